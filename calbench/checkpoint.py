@@ -1,0 +1,95 @@
+"""Finished rows survive an interruption: kept in a file beside the results, taken up again by `--resume`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from calbench.errors import InputError, listing
+from calbench.io.files import digest, read_bytes
+from calbench.plan import Plan
+from calbench.statistics import Run, Statistics
+from calbench.statistics.storage import load_run, save_run
+
+Done = dict[tuple[int, str], Statistics]
+
+
+def assembled(done: Done, plans: Sequence[Plan], options: Mapping[str, Any], notes: Sequence[str]) -> Run:
+    """The rows of each combination, sorted by name, with its conventions."""
+    combinations = {}
+    for number, plan in enumerate(plans):
+        rows = [row for (combination, _), row in done.items() if combination == number]
+        if rows:
+            merged = Statistics.concat(rows)
+            combinations[plan.folders.dataset, plan.folders.method] = replace(merged, conventions=plan.conventions)
+    return Run(combinations, dict(options), tuple(notes))
+
+
+@contextmanager
+def kept(
+    done: Done, checkpoint: Path | None, options: Mapping[str, Any], plans: Sequence[Plan]
+) -> Iterator[Callable[[], None]]:
+    """Save finished rows on request, and whenever the block does not end well."""
+
+    def save() -> None:
+        if checkpoint is not None and done:
+            save_run(assembled(done, plans, options, ()), checkpoint)
+
+    try:
+        yield save
+    except BaseException:
+        save()
+        raise
+
+
+def resumed(checkpoint: Path, options: Mapping[str, Any], plans: Sequence[Plan]) -> Done:
+    """Finished rows of an interrupted run.
+
+    Raises:
+        InputError: other options, or files that have changed since.
+    """
+    if not checkpoint.exists():
+        return {}
+    earlier = load_run(checkpoint)
+    options = _as_saved(options)
+    changed = sorted(
+        key for key in options.keys() | earlier.options.keys() if options.get(key) != earlier.options.get(key)
+    )
+    if changed:
+        lines = [f"{key}: {earlier.options.get(key)} -> {options.get(key)}" for key in changed]
+        raise InputError(
+            f"cannot resume from {checkpoint}: options or files have changed since:\n{listing(lines)}\n"
+            "repeat the earlier options, or start afresh with --force"
+        )
+    done: Done = {}
+    stale: list[str] = []
+    for number, plan in enumerate(plans):
+        statistics = earlier.combinations.get((plan.folders.dataset, plan.folders.method))
+        if statistics is None or statistics.facts is None:
+            continue
+        if statistics.conventions != _as_saved(plan.conventions):
+            stale.append(f"{plan.folders.gt}: the masks are coded differently now")
+        pair_of = {pair.name: pair for pair in plan.pairs}
+        for row, name in enumerate(statistics.names):
+            pair = pair_of[name]
+            files = [(pair.pred, "pred_digest"), (pair.gt, "gt_digest"), (pair.mask, "fov_digest")]
+            stale += [
+                str(path) for path, column in files
+                if path is not None and digest(read_bytes(path)) != int(statistics.facts[column][row])
+            ]  # fmt: skip
+            done[number, name] = replace(statistics.select([row]), conventions={})
+    if stale:
+        raise InputError(
+            f"cannot resume from {checkpoint}: {len(stale)} files have changed since they were read:\n{listing(stale)}\n"
+            "start afresh with --force"
+        )
+    return done
+
+
+def _as_saved(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they come back from JSON."""
+    return dict(json.loads(json.dumps(options)))

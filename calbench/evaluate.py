@@ -1,0 +1,321 @@
+"""Statistics -> results: the only place that averages, bootstraps and puts intervals around numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from calbench.errors import InputError, UnknownName, listing
+from calbench.intervals import NO_INTERVAL, Interval, norm_interval, percentile_interval, resampling_weights
+from calbench.metrics import METRICS, Metric
+from calbench.profiles import Profile, profile_named
+from calbench.statistics import Run, Statistics
+from calbench.statistics.histogram import Event
+from calbench.statistics.rows import Array, pool
+
+TIES = ("split", "whole")
+_BLOCK = 256  # rows per step of per-image values: bounds the memory of equal-mass shares
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How statistics become numbers; nothing here touches pixels.
+
+    Attributes:
+        profile: name of the convention, see `calbench.profiles`.
+        metrics: names to compute; None for all of the profile.
+        options: settings of the metrics (`bins`, `ties`); what is not given comes from the profile.
+        ci: level of the intervals, in (0, 1).
+        n_boot: bootstrap replicates; 0 for no intervals.
+        seed: of the bootstrap.
+        group_by: regular expression on image names; images with the same match (its first group, if it has one) are
+            resampled together, as one patient or one video.
+    """
+
+    profile: str = "calbench"
+    metrics: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ci: float = 0.95
+    n_boot: int = 1000
+    seed: int = 0
+    group_by: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.metrics or ():
+            if name not in METRICS:
+                raise UnknownName("metric", name, METRICS)
+        if not 0 < self.ci < 1:
+            raise InputError(f"ci is {self.ci}; it is the level of the intervals, between 0 and 1, for example 0.95")
+        if self.n_boot < 0:
+            raise InputError(f"n_boot is {self.n_boot}; it is a number of bootstrap replicates, 0 for no intervals")
+        bins, ties = self.resolved["bins"], self.resolved["ties"]
+        if not isinstance(bins, int) or bins < 1:
+            raise InputError(f"bins is {bins!r}; it is a number of bins, at least 1")
+        if ties not in TIES:
+            raise UnknownName("tie rule", str(ties), TIES)
+
+    @cached_property
+    def convention(self) -> Profile:
+        """The profile itself."""
+        return profile_named(self.profile)
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """Every option a metric may ask for."""
+        return {"bins": 15, "ties": "split"} | dict(self.convention.options) | dict(self.options)
+
+    @property
+    def chosen(self) -> tuple[Metric, ...]:
+        """The metrics to compute, in the profile's order or the order asked for."""
+        return tuple(METRICS[name] for name in (self.metrics or self.convention.metrics))
+
+    def options_of(self, metric: Metric) -> dict[str, Any]:
+        """The options of one metric."""
+        return {name: self.resolved[name] for name in metric.options}
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number and what it takes to trust it.
+
+    `low`, `high`, `median_unbiased` and `p_calibrated` are NaN where they are not defined; `n_undefined` counts images
+    without a value (or without a valid pixel, for pooled values); `details` are facts found on the way.
+    """
+
+    metric: str
+    options: str
+    average: str
+    value: float
+    low: float
+    high: float
+    median_unbiased: float
+    p_calibrated: float
+    n_images: int
+    n_undefined: int
+    n_pixels: int
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One bin of a reliability diagram: edges, pixels, mean score, accuracy and its interval."""
+
+    event: Event
+    bin: int
+    low_edge: float
+    high_edge: float
+    n: int
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+
+
+class Evaluator:
+    """The numbers of one method on one data set; pooled, grouped and resampled statistics are computed once and shared."""
+
+    def __init__(self, statistics: Statistics, settings: Settings) -> None:
+        self.statistics = statistics
+        self.settings = settings
+        self._views: dict[tuple[int, Callable[..., Any]], Any] = {}
+        self._per_image: dict[tuple[Any, ...], Array] = {}
+
+    @cached_property
+    def unit_of_row(self) -> Array:
+        """The resampling unit of each image, `(rows,)`."""
+        return resampling_units(self.statistics.names, self.settings.group_by)
+
+    @cached_property
+    def n_units(self) -> int:
+        """Number of resampling units."""
+        return int(self.unit_of_row.max()) + 1 if len(self.unit_of_row) else 0
+
+    @cached_property
+    def unit_weights(self) -> Array:
+        """Bootstrap weights of the units, `(n_boot, units)`."""
+        return _weights(self.n_units, self.settings.n_boot, self.settings.seed)
+
+    @cached_property
+    def pooled(self) -> Statistics:
+        """All pixels together."""
+        return self.statistics.total()
+
+    @cached_property
+    def units(self) -> Statistics:
+        """One row a resampling unit."""
+        if self.settings.group_by is None:
+            return self.statistics
+        return self.statistics.grouped(self.unit_of_row, self.n_units)
+
+    @cached_property
+    def replicates(self) -> Statistics:
+        """Pooled counts of every bootstrap replicate."""
+        return self.units.total(self.unit_weights)
+
+    def values(self) -> list[Value]:
+        """Every chosen metric, pooled metrics also as mean over images."""
+        results = []
+        for metric in self.settings.chosen:
+            if metric.average == "pixels":
+                results.append(self._pooled_value(metric))
+            if metric.average == "images" or metric.per_image:
+                results.append(self._mean_value(metric))
+        return results
+
+    def per_image(self) -> dict[str, Array]:
+        """One column a metric, `(rows,)`."""
+        columns = {}
+        for metric in self.settings.chosen:
+            if metric.per_image:
+                values = self._image_values(metric)
+                columns[metric.name] = values if metric.summary is None else metric.summary(values)
+        return columns
+
+    @property
+    def n_pixels(self) -> Array:
+        """Valid pixels of each image, `(rows,)`."""
+        return np.asarray(self.statistics.histogram.counts.sum((-2, -1)))
+
+    def reliability(self, event: Event) -> list[ReliabilityBin]:
+        """The bins of the reliability diagram; accuracy limits resample images."""
+        bins = self.settings.resolved["bins"]
+        pooled = self.pooled.histogram.reliability(event).binned(bins)
+        hit = (self.units.histogram.reliability(event).binned(bins).count > 0).sum(0)
+        if self.settings.n_boot:
+            drawn = self.replicates.histogram.reliability(event).binned(bins)
+        rows = []
+        for b in range(bins):
+            n = int(pooled.count[b])
+            accuracy = pooled.correct[b] / n if n else float("nan")
+            interval = NO_INTERVAL
+            if n and self.settings.n_boot:
+                share = np.divide(drawn.correct[:, b], drawn.count[:, b], out=np.full(len(drawn.count), np.nan),
+                                  where=drawn.count[:, b] > 0)  # fmt: skip
+                interval = percentile_interval(accuracy, share, int(hit[b]), self.settings.ci)
+            confidence = pooled.confidence[b] / n if n else float("nan")
+            low, high = max(interval.low, 0.0), min(interval.high, 1.0)
+            rows.append(
+                ReliabilityBin(event, b, b / bins, (b + 1) / bins, n, float(confidence), float(accuracy), low, high)
+            )
+        return rows
+
+    def _view(self, statistics: Statistics, metric: Metric) -> Any:
+        key = (id(statistics), metric.reads)
+        if key not in self._views:
+            self._views[key] = metric.reads(statistics)
+        return self._views[key]
+
+    def _pooled_value(self, metric: Metric) -> Value:
+        options = self.settings.options_of(metric)
+        pooled = self._view(self.pooled, metric)
+        value = float(metric.function(self._view(self.units, metric) if metric.needs_images else pooled, **options))
+        interval = NO_INTERVAL
+        if metric.interval and self.settings.n_boot and self.n_units:
+            if metric.norm is not None:
+                units = self._view(self.units, metric)
+                if np.isfinite(value):
+                    norm = metric.norm(pooled, **options)
+                    interval = norm_interval(
+                        norm, units.residual, units.count.sum(-1), self.unit_weights, self.settings.ci
+                    )
+            else:
+                drawn = metric.function(self._view(self.replicates, metric), **options)
+                interval = percentile_interval(value, drawn, self.n_units, self.settings.ci)
+        details = metric.details(self._view(self.units, metric) if metric.needs_images else pooled, **options) \
+            if metric.details and np.isfinite(value) else {}  # fmt: skip
+        return self._value(metric, "pixels", value, interval, int((self.n_pixels == 0).sum()), details)
+
+    def _mean_value(self, metric: Metric) -> Value:
+        values = self._image_values(metric)
+        summary = metric.summary or (lambda mean: mean)
+        defined = np.isfinite(values.reshape(len(values), -1)).all(1)
+        if not defined.any():
+            return self._value(metric, "images", float("nan"), NO_INTERVAL, len(values), {})
+        value = float(summary(values[defined].mean(0)))
+        interval = NO_INTERVAL
+        if metric.interval and self.settings.n_boot:
+            weights = self.unit_weights[:, self.unit_of_row[defined]]
+            drawn = weights.sum(1, dtype=np.float64)
+            # a replicate may draw no image where the metric is defined: it has no mean
+            totals = pool(values[defined], weights) / np.where(drawn > 0, drawn, np.nan).reshape(
+                -1, *[1] * (values.ndim - 1)
+            )
+            n_units = len(np.unique(self.unit_of_row[defined]))
+            interval = percentile_interval(value, summary(totals), n_units, self.settings.ci)
+        return self._value(metric, "images", value, interval, int((~defined).sum()), {})
+
+    def _image_values(self, metric: Metric) -> Array:
+        """The metric's function on each image, `(rows, ...)`, a block of rows at a time."""
+        options = self.settings.options_of(metric)
+        key = (metric.function, metric.reads, *sorted(options.items()))
+        if key not in self._per_image:
+            blocks = [
+                metric.function(metric.reads(self.statistics.select(slice(start, start + _BLOCK))), **options)
+                for start in range(0, len(self.statistics.names), _BLOCK)
+            ]
+            self._per_image[key] = np.concatenate(blocks) if blocks else np.empty(0)
+        return self._per_image[key]
+
+    def _value(
+        self, metric: Metric, average: str, value: float, interval: Interval, undefined: int, details: Mapping[str, Any]
+    ) -> Value:
+        return Value(
+            metric.name,
+            option_text(self.settings.options_of(metric)),
+            average,
+            value,
+            interval.low,
+            interval.high,
+            interval.median_unbiased,
+            interval.p_calibrated,
+            len(self.statistics.names),
+            undefined,
+            int(self.n_pixels.sum()),
+            details,
+        )
+
+
+def option_text(options: Mapping[str, Any]) -> str:
+    """Options as `key=value;...`, sorted: the `options` column.
+
+    >>> option_text({"ties": "split", "bins": 15})
+    'bins=15;ties=split'
+    """
+    return ";".join(f"{key}={options[key]}" for key in sorted(options))
+
+
+def resampling_units(names: Sequence[str], group_by: str | None) -> Array:
+    """The resampling unit of each image, `(images,)`, numbered from 0; without a pattern each image is its own.
+
+    Raises:
+        InputError: the pattern is no regular expression, or images do not match it.
+    """
+    if group_by is None:
+        return np.arange(len(names))
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise InputError(f"group_by {group_by!r} is not a regular expression: {error}") from error
+    matches = [pattern.search(name) for name in names]
+    missed = [name for name, match in zip(names, matches, strict=True) if match is None]
+    if missed:
+        raise InputError(
+            f"{len(missed)} of {len(names)} image names do not match group_by {group_by!r}:\n{listing(missed)}"
+        )
+    keys = [match.group(1) if pattern.groups else match.group(0) for match in matches if match]
+    return np.unique(np.array(keys, dtype=np.str_), return_inverse=True)[1].reshape(-1)
+
+
+@lru_cache(maxsize=4)
+def _weights(n_units: int, n_boot: int, seed: int) -> Array:
+    return resampling_weights(n_units, n_boot, seed)
+
+
+def evaluators(run: Run, settings: Settings) -> dict[tuple[str, str], Evaluator]:
+    """An evaluator for every (dataset, method) of a run."""
+    return {key: Evaluator(statistics, settings) for key, statistics in run.combinations.items()}

@@ -1,0 +1,52 @@
+"""Files written whole or not at all, and the digest that tells whether a file changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from calbench.errors import FormatError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends, and vanishes when it fails."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically, UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes, or a FormatError that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FormatError(
+            f"cannot read {path}: {error.strerror or error}; check the path and its permissions"
+        ) from error
+
+
+def digest(data: bytes) -> int:
+    """63-bit digest of file contents; equal contents, equal digest."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
+
+
+def safe_name(text: str) -> str:
+    """A name usable in a file name on every system: letters, digits, dot, dash and underscore stay."""
+    return re.sub(r"[^\w.-]+", "_", text).strip("._") or "_"

@@ -1,0 +1,374 @@
+"""Calibration errors: how far confidence is from accuracy, as functions of reliability cells.
+
+Each function keeps the leading axes of its cells, so one body gives the number, the per-image values and replicates. The
+`*_norm` functions describe the same error as a gauge of residual sums, from which `intervals.norm_interval` takes its
+limits; a law test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from scipy.fft import dct, idct
+
+from calbench.intervals import Norm
+from calbench.statistics.reliability import ReliabilityCells, Ties, divide, equal_mass, equal_width
+from calbench.statistics.rows import Array
+
+MCE_MIN_SHARE = 1e-4
+_GRID = 2000
+
+
+def expected_calibration_error(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """Mean gap between confidence and accuracy over equal-width bins, weighted by pixels.
+
+    ECE = Σ_b (n_b / N) |conf_b − acc_b|, bins (l, r] with 0 in the first; conf_b is the mean score in the bin, and empty
+    bins weigh nothing.
+
+    Args:
+        cells: leading axes are kept: none, images, or bootstrap replicates.
+        bins: number of bins on [0, 1].
+    Returns:
+        ECE in [0, 1], shape `(...,)`; NaN where there is no valid pixel.
+    Reference: Guo et al., ICML 2017, eq. 3 (arXiv:1706.04599).
+
+    >>> import numpy as np
+    >>> from calbench.statistics import ReliabilityCells
+    >>> cells = ReliabilityCells((), np.array([10]), np.array([8.0]), np.array([6]), np.array([0.8]))
+    >>> round(float(expected_calibration_error(cells)), 6)
+    0.2
+    """
+    return _mean_gap(cells.binned(bins))
+
+
+def ece_norm(cells: ReliabilityCells, *, bins: int) -> Norm:
+    """ECE as the L1 norm of binned residuals."""
+    return Norm(equal_width(cells.score, bins), _l1)
+
+
+def adaptive_calibration_error(cells: ReliabilityCells, *, bins: int = 15, ties: Ties = "split") -> Array:
+    """ECE over bins of equal pixel mass; tied pixels are shared in proportion (`split`) or by mid-rank (`whole`).
+
+    AECE = Σ_b (n_b / N) |conf_b − acc_b|, n_b = N / B. Shape `(...,)`, NaN without a valid pixel. Not called ACE, which
+    names two different errors in the literature.
+
+    Reference: Nguyen & O'Connor, EMNLP 2015 (arXiv:1508.05154); Mukhoti et al., NeurIPS 2020 (arXiv:2002.09437).
+    """
+    return _mean_gap(cells.equal_mass(bins, ties))
+
+
+def aece_norm(cells: ReliabilityCells, *, bins: int, ties: Ties) -> Norm:
+    """AECE as an L1 norm, with the edges of the full sample."""
+    return Norm(equal_mass(cells.count, bins, ties), _l1)
+
+
+def aece_details(cells: ReliabilityCells, *, bins: int, ties: Ties) -> Mapping[str, Any]:
+    """Effective bins: those that differ in what they hold; a level wider than a bin fills several alike."""
+    shares = equal_mass(cells.count, bins, ties)
+    used = shares[:, shares.sum(0) > 0]
+    return {"bins_effective": len(np.unique((used > 0).T, axis=0))}
+
+
+def ece_sweep(cells: ReliabilityCells, *, ties: Ties = "split") -> Array:
+    """Equal-mass ECE with the most bins for which accuracy still rises with confidence, at this and every smaller number.
+
+    The number of bins ends at the number of occupied scores. L1 norm. Shape `(...,)`, NaN without a valid pixel.
+
+    Reference: Roelofs et al., AISTATS 2022 (arXiv:2012.08668), algorithm 1.
+    """
+    return _sweep(cells, ties)[0]
+
+
+def ece_sweep_norm(cells: ReliabilityCells, *, ties: Ties) -> Norm:
+    """ECE-sweep as an L1 norm, with the bins chosen on the full sample."""
+    return Norm(equal_mass(cells.count, int(_sweep(cells, ties)[1]), ties), _l1)
+
+
+def ece_sweep_details(cells: ReliabilityCells, *, ties: Ties) -> Mapping[str, Any]:
+    """The number of bins that the sweep ended with."""
+    return {"bins_chosen": int(_sweep(cells, ties)[1])}
+
+
+def _sweep(cells: ReliabilityCells, ties: Ties) -> tuple[Array, Array]:
+    """Value and number of bins of the sweep, `(...,)` each."""
+    leading, n_cells = cells.count.shape[:-1], cells.count.shape[-1]
+    count, confidence, correct = (
+        np.asarray(a, np.float64).reshape(-1, n_cells) for a in (cells.count, cells.confidence, cells.correct)
+    )
+    most = (count > 0).sum(-1)
+    value = np.full(len(count), np.nan)
+    chosen = np.ones(len(count), np.intp)
+    active = np.flatnonzero(most > 0)
+    n_bins = 1
+    while len(active):
+        shares = equal_mass(count[active], n_bins, ties)
+        n, conf, right = (np.matmul(a[active, None, :], shares)[:, 0] for a in (count, confidence, correct))
+        # an empty bin (possible with whole ties) takes its left neighbour's accuracy: it cannot break the order
+        accuracy = np.where(n > 0, right / np.where(n > 0, n, 1), -np.inf)
+        monotone = (accuracy >= np.maximum.accumulate(accuracy, -1) - 1e-12) | (n == 0)
+        good = monotone.all(-1)
+        active, n, conf, right = active[good], n[good], conf[good], right[good]
+        value[active] = np.abs(conf - right).sum(-1) / n.sum(-1)
+        chosen[active] = n_bins
+        n_bins += 1
+        active = active[most[active] >= n_bins]
+    return value.reshape(leading), chosen.reshape(leading)
+
+
+def squared_error_debiased(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """Squared calibration error less the sampling noise of independent pixels; may be negative.
+
+    CE² = Σ_b (n_b / N) [(conf_b − acc_b)² − acc_b (1 − acc_b) / (n_b − 1)] over bins of at least two pixels. Pixels of an
+    image are not independent, so on dense maps this removes almost none of the bias: `ce2_debiased_cluster` does.
+
+    Reference: Bröcker, 2012 (doi:10.1007/s00382-011-1191-1); Kumar et al., NeurIPS 2019 (arXiv:1909.10155).
+    """
+    binned = cells.binned(bins)
+    usable = binned.count >= 2
+    n = np.where(usable, binned.count, 2)
+    accuracy = np.where(usable, binned.correct / n, 0)
+    gap = np.where(usable, binned.residual / n, 0)
+    terms = np.where(usable, binned.count * (gap**2 - accuracy * (1 - accuracy) / (n - 1)), 0)
+    return divide(terms.sum(-1), binned.count.sum(-1))
+
+
+def squared_error_debiased_cluster(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """Squared calibration error from products of different images only: unbiased although pixels are not independent.
+
+    g_b = (D_b² − Σ_i d_ib²) / (n_b² − Σ_i n_ib²), d_ib = Σ (correct − score) and n_ib pixels of image i;
+    CE² = Σ_b (n_b / N) g_b over bins that at least two images hit. May be negative. The rows of `cells` are images.
+
+    Returns:
+        A scalar; NaN where no bin is hit by two images.
+    Reference: the U-statistic of the squared bin residual; see docs/concepts.md.
+    """
+    binned = cells.binned(bins)
+    usable = (binned.count > 0).sum(0) >= 2
+    n, d = binned.count[:, usable], binned.residual[:, usable]
+    if not usable.any():
+        return np.array(np.nan)
+    products = (d.sum(0) ** 2 - (d**2).sum(0)) / (n.sum(0) ** 2 - (n**2).sum(0))
+    return np.asarray((n.sum(0) * products).sum() / binned.count.sum())
+
+
+def cluster_details(cells: ReliabilityCells, *, bins: int) -> Mapping[str, Any]:
+    """Share of the pixels that lie in bins which only one image hits, and which therefore contribute nothing."""
+    binned = cells.binned(bins)
+    single = (binned.count > 0).sum(0) < 2
+    return {"pixel_share_dropped": float(binned.count[:, single].sum() / binned.count.sum())}
+
+
+def root_of(squared: Callable[..., Array]) -> Callable[..., Array]:
+    """The rooted form of a squared error, √max(CE², 0)."""
+
+    def rooted(cells: ReliabilityCells, **options: Any) -> Array:
+        return np.sqrt(np.maximum(squared(cells, **options), 0))
+
+    return rooted
+
+
+def maximum_calibration_error(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """Largest gap of any bin that holds at least 1e-4 of the pixels; noise decides smaller ones.
+
+    MCE = max_b |conf_b − acc_b|. No interval: a maximum over bins is not a norm of fixed weights.
+
+    Reference: Naeini et al., AAAI 2015.
+    """
+    gap = _considered_gaps(cells, bins)
+    return np.where(np.isnan(gap).all(-1), np.nan, np.nanmax(np.nan_to_num(gap, nan=-np.inf), -1))
+
+
+def mce_details(cells: ReliabilityCells, *, bins: int) -> Mapping[str, Any]:
+    """The bin of the largest gap."""
+    gap = _considered_gaps(cells, bins)
+    if np.isnan(gap).all():
+        return {}
+    index = int(np.nanargmax(gap))
+    return {"bin": f"({index / bins:.4g}, {(index + 1) / bins:.4g}]"}
+
+
+def _considered_gaps(cells: ReliabilityCells, bins: int) -> Array:
+    binned = cells.binned(bins)
+    enough = binned.count >= MCE_MIN_SHARE * binned.count.sum(-1, keepdims=True)
+    return np.where(enough, np.abs(divide(binned.residual, binned.count)), np.nan)
+
+
+def root_mean_squared_calibration_error(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """RMSCE = √(Σ_b (n_b / N) (conf_b − acc_b)²) over equal-width bins, shape `(...,)`.
+
+    Reference: Hendrycks et al., ICLR 2019 (arXiv:1812.04606); Kumar et al., NeurIPS 2019 (arXiv:1909.10155).
+    """
+    binned = cells.binned(bins)
+    squares = np.where(binned.count > 0, binned.residual**2 / np.where(binned.count > 0, binned.count, 1), 0)
+    return np.sqrt(divide(squares.sum(-1), binned.count.sum(-1)))
+
+
+def rmsce_norm(cells: ReliabilityCells, *, bins: int) -> Norm:
+    """RMSCE as an L2 norm, with the bins' pixel shares of the full sample."""
+    return Norm(_root_share_weights(cells, equal_width(cells.score, bins)), _l2)
+
+
+def ce2_norm(cells: ReliabilityCells, *, bins: int) -> Norm:
+    """The square of RMSCE."""
+    return Norm(_root_share_weights(cells, equal_width(cells.score, bins)), _l2, power=2)
+
+
+def level_reliability_norm(cells: ReliabilityCells) -> Norm:
+    """Σ_k (n_k / N) (score_k − ȳ_k)² over the cells themselves."""
+    return Norm(_root_share_weights(cells, np.eye(len(cells.score))), _l2, power=2)
+
+
+def _root_share_weights(cells: ReliabilityCells, weights: Array) -> Array:
+    """Bin weights divided by √(n_b / N), so that the L2 norm of residuals per pixel weighs gaps by pixels."""
+    share = cells.count @ weights / cells.count.sum()
+    return weights / np.sqrt(np.where(share > 0, share, 1))
+
+
+def overconfidence_error(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """OE = Σ_b (n_b / N) conf_b max(conf_b − acc_b, 0): overconfidence, weighted by confidence. Shape `(...,)`.
+
+    Reference: Thulasidasan et al., NeurIPS 2019, sec. 3 (arXiv:1905.11001).
+    """
+    binned = cells.binned(bins)
+    confidence = np.nan_to_num(divide(binned.confidence, binned.count))
+    return divide((confidence * np.maximum(-binned.residual, 0)).sum(-1), binned.count.sum(-1))
+
+
+def oe_norm(cells: ReliabilityCells, *, bins: int) -> Norm:
+    """OE as a one-sided gauge, with the bins' confidences of the full sample."""
+    binned = cells.binned(bins)
+    confidence = np.nan_to_num(divide(binned.confidence, binned.count))
+    return Norm(equal_width(cells.score, bins) * confidence, _over, direction=lambda vector: np.minimum(vector, 0))
+
+
+def over_part(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """The overconfident part of ECE: Σ_b (n_b / N) max(conf_b − acc_b, 0); over + under = ECE. Shape `(...,)`."""
+    binned = cells.binned(bins)
+    return divide(np.maximum(-binned.residual, 0).sum(-1), binned.count.sum(-1))
+
+
+def over_norm(cells: ReliabilityCells, *, bins: int) -> Norm:
+    """The overconfident part as a one-sided gauge."""
+    return Norm(equal_width(cells.score, bins), _over, direction=lambda vector: np.minimum(vector, 0))
+
+
+def under_part(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """The underconfident part of ECE: Σ_b (n_b / N) max(acc_b − conf_b, 0); over + under = ECE. Shape `(...,)`."""
+    binned = cells.binned(bins)
+    return divide(np.maximum(binned.residual, 0).sum(-1), binned.count.sum(-1))
+
+
+def under_norm(cells: ReliabilityCells, *, bins: int) -> Norm:
+    """The underconfident part as a one-sided gauge."""
+    return Norm(equal_width(cells.score, bins), _under, direction=lambda vector: np.maximum(vector, 0))
+
+
+def signed_gap(cells: ReliabilityCells) -> Array:
+    """Mean confidence − accuracy; positive when overconfident on the whole. Shape `(...,)`, in [−1, 1]."""
+    return divide(-cells.residual.sum(-1), cells.count.sum(-1))
+
+
+def accuracy(cells: ReliabilityCells) -> Array:
+    """Share of pixels whose decision p >= 0.5 equals the ground truth. Shape `(...,)`."""
+    return divide(cells.correct.sum(-1), cells.count.sum(-1))
+
+
+def kolmogorov_smirnov(cells: ReliabilityCells) -> Array:
+    """KS = max_s |Σ_{score <= s} (correct − score)| / N, at distinct scores only; no bins. Shape `(...,)`.
+
+    Reference: Gupta et al., ICLR 2021 (arXiv:2006.12800).
+    """
+    return divide(_maximum(cells.residual.cumsum(-1)), cells.count.sum(-1))
+
+
+def ks_norm(cells: ReliabilityCells) -> Norm:
+    """KS as the maximum norm of cumulative residuals."""
+    return Norm(np.triu(np.ones((len(cells.score),) * 2)), _maximum)
+
+
+def smooth_calibration_error(cells: ReliabilityCells) -> Array:
+    """Residuals smoothed by a reflected Gaussian whose bandwidth equals the error it finds; no bins. Shape `(...,)`.
+
+    smECE = ∫ |E[K_σ(t, score) (correct − score)]| dt at the σ with smECE_σ = σ, found by ten bisections (to 0.001) on a
+    grid of 2000 cells. Reflection keeps all mass at the ends, where the reference implementation (relplot) loses half of
+    the mass that lies exactly at 0 or 1.
+
+    Reference: Błasiok & Nakkiran, ICLR 2024 (arXiv:2309.12236).
+    """
+    residual, total = _on_grid(cells), np.asarray(cells.count.sum(-1), np.float64)
+    return divide(_smoothed(residual, _bandwidth(residual, total)), total)
+
+
+def smece_norm(cells: ReliabilityCells) -> Norm:
+    """Smooth ECE as an L1 norm, at the bandwidth of the full sample."""
+    sigma = _bandwidth(_on_grid(cells), np.asarray(cells.count.sum(-1), np.float64))
+    to_grid = _grid_shares(cells.score)
+    return Norm(idct(dct(to_grid, axis=-1) * _damping(sigma), axis=-1), _l1)
+
+
+def smece_details(cells: ReliabilityCells) -> Mapping[str, Any]:
+    """The bandwidth σ at the fixed point."""
+    return {"bandwidth": float(_bandwidth(_on_grid(cells), np.asarray(cells.count.sum(-1), np.float64)))}
+
+
+def _grid_shares(score: Array) -> Array:
+    """Shares `(cells, grid)` of each score on the two nearest midpoints of the grid."""
+    position = np.clip(score * _GRID - 0.5, 0, _GRID - 1)
+    left = np.minimum(position.astype(np.intp), _GRID - 2)
+    shares = np.zeros((len(score), _GRID))
+    cell = np.arange(len(score))
+    shares[cell, left] = 1 - (position - left)
+    shares[cell, left + 1] = position - left
+    return shares
+
+
+def _on_grid(cells: ReliabilityCells) -> Array:
+    return np.asarray(cells.residual, np.float64) @ _grid_shares(cells.score)
+
+
+def _damping(sigma: Array) -> Array:
+    """The reflected Gaussian in the cosine basis: exp(−(π k σ)² / 2), `(..., grid)`."""
+    return np.exp(-((np.pi * np.arange(_GRID) * np.asarray(sigma)[..., None]) ** 2) / 2)
+
+
+def _smoothed(residual: Array, sigma: Array) -> Array:
+    """Σ |smoothed residual| over the grid, in pixels, `(...,)`."""
+    return np.abs(idct(dct(residual, axis=-1) * _damping(sigma), axis=-1)).sum(-1)
+
+
+def _bandwidth(residual: Array, total: Array) -> Array:
+    """The largest σ of ten bisections on [0, 1] that is not known to lie below its own error, `(...,)`."""
+    spectrum = dct(residual, axis=-1)
+    high, low = np.ones(total.shape), np.zeros(total.shape)
+    for _ in range(10):
+        middle = (high + low) / 2
+        error = np.abs(idct(spectrum * _damping(middle), axis=-1)).sum(-1) / np.where(total > 0, total, 1)
+        below = (middle < 0.001) | (middle < error)
+        high, low = np.where(below, high, middle), np.where(below, middle, low)
+    return high
+
+
+def _mean_gap(binned: ReliabilityCells) -> Array:
+    return divide(np.abs(binned.residual).sum(-1), binned.count.sum(-1))
+
+
+def _l1(vector: Array) -> Array:
+    return np.abs(vector).sum(-1)
+
+
+def _l2(vector: Array) -> Array:
+    return np.sqrt((vector**2).sum(-1))
+
+
+def _maximum(vector: Array) -> Array:
+    return np.abs(vector).max(-1)
+
+
+def _over(vector: Array) -> Array:
+    return np.maximum(-vector, 0).sum(-1)
+
+
+def _under(vector: Array) -> Array:
+    return np.maximum(vector, 0).sum(-1)

@@ -1,0 +1,40 @@
+"""One map over images: in this process, or in joblib worker processes (a Dask cluster by joblib's own backend)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from joblib import Parallel, cpu_count, delayed
+
+from calbench.errors import InputError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+TASKS_PER_WORKER = 64
+"""A worker process takes about a second to start: fewer tasks are done sooner without it."""
+
+
+def default_jobs(n_tasks: int) -> int:
+    """As many processes as cores, but none that would have fewer than 64 tasks."""
+    return max(1, min(cpu_count(), n_tasks // TASKS_PER_WORKER))
+
+
+def parallel_map(
+    function: Callable[[Task], Result], tasks: Sequence[Task], jobs: int | None = None
+) -> Iterator[Result]:
+    """Results as they finish, in any order; the caller sorts by name.
+
+    Args:
+        jobs: worker processes; None chooses by `default_jobs`.
+    Raises:
+        InputError: jobs below 1.
+    """
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs is {jobs}; it is a number of processes, at least 1")
+    jobs = default_jobs(len(tasks)) if jobs is None else jobs
+    if jobs == 1:
+        yield from map(function, tasks)
+    else:
+        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(function)(task) for task in tasks)

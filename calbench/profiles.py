@@ -1,0 +1,75 @@
+"""Profiles: named sets of metrics and the conventions they are computed under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from calbench.errors import UnknownName
+from calbench.metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A convention by name.
+
+    Attributes:
+        name: as given to `--profile`.
+        metrics: what is computed, in order.
+        headline: the columns of the printed table.
+        options: settings of the metrics; the command line wins over them.
+        raw_bytes: whether the raw mask bytes are needed, so that the profile must be known when pixels are read.
+        description: one line.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    headline: tuple[str, ...]
+    options: Mapping[str, Any]
+    description: str
+    raw_bytes: bool = False
+
+
+_OFFICIAL = tuple(name for name in METRICS if name.startswith("aslp_"))
+_OWN = tuple(name for name in METRICS if name not in _OFFICIAL)
+_SALIENCY = tuple(name for name in _OWN if METRICS[name].average == "images" and name != "mae_raw")
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "calbench",
+            _OWN,
+            ("ece", "ece_fg", "brier", "mae", "max_f", "s_measure"),
+            {"bins": 15, "ties": "split"},
+            "every binary metric, each under its published definition",
+        ),
+        Profile(
+            "pysodmetrics",
+            _SALIENCY,
+            ("mae", "max_f", "adp_f", "weighted_f", "max_e", "s_measure"),
+            {},
+            "the saliency metrics alone, as PySODMetrics 1.6.2 computes them",
+        ),
+        Profile(
+            "aslp",
+            _OFFICIAL,
+            ("aslp_ece", "aslp_oe", "aslp_mae", "aslp_max_f", "aslp_max_e", "aslp_s_measure"),
+            {"bins": 10, "debias_bins": 100},
+            "the official ASLP scripts' numbers: raw mask bytes, exact-byte correctness, 255 thresholds",
+            raw_bytes=True,
+        ),
+    )
+}
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of this name.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if name not in PROFILES:
+        raise UnknownName("profile", name, PROFILES)
+    return PROFILES[name]

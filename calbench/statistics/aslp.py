@@ -1,0 +1,32 @@
+"""What the official ASLP scripts measure: raw mask bytes, exact-byte correctness, 255 float32 thresholds.
+
+These rows exist only for `--profile aslp`: soft ground truth y = byte / 255 cannot be recovered from a thresholded mask,
+so the choice is made when pixels are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from calbench.statistics.rows import Array, Rows, row_array
+
+
+@dataclass(frozen=True, eq=False)
+class AslpRows(Rows):
+    """Sufficient statistics of the official ASLP evaluation, one row an image.
+
+    Attributes:
+        counts: `(rows, 2, 256)` pixels whose thresholded level differs from (0) or equals (1) the raw mask byte.
+        precision, recall, tpr, fpr, e: `(rows, 255)` curves over 255 thresholds.
+        mae: `(rows,)` mean |x − y| without rescaling.
+        s_measure: `(rows,)`, NaN where the centroid rounds to the first row or column.
+    """
+
+    counts: Array = row_array()
+    precision: Array = row_array()
+    recall: Array = row_array()
+    tpr: Array = row_array()
+    fpr: Array = row_array()
+    e: Array = row_array()
+    mae: Array = row_array()
+    s_measure: Array = row_array()

@@ -1,0 +1,102 @@
+"""Reliability cells: count, Σ confidence and Σ correct per score; the binning rule of the package lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from calbench.statistics.rows import Array, Rows, row_array
+
+Ties = Literal["split", "whole"]
+
+EDGE_TOLERANCE = 1e-12
+"""A score this close above a bin edge counts as on it: 8-bit levels hit edges exactly, their float64 quotients nearly."""
+
+
+def bin_index(scores: Array, n_bins: int) -> Array:
+    """Bin of each score: `n_bins` equal bins on [0, 1], right-closed, with 0 in the first bin and 1 in the last.
+
+    index = clip(⌈(score − 1e-12) · n_bins⌉ − 1, 0, n_bins − 1). This is the only equal-width rule in calbench.
+
+    >>> bin_index(np.array([0.0, 0.1, 0.1001, 1.0]), 10).tolist()
+    [0, 0, 1, 9]
+    """
+    index = np.ceil((np.asarray(scores, np.float64) - EDGE_TOLERANCE) * n_bins) - 1
+    return np.clip(index, 0, n_bins - 1).astype(np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class ReliabilityCells(Rows):
+    """Sufficient statistics of calibration: all pixels of a cell share one score.
+
+    For the event "top-label" the score is the confidence max(p, 1 − p) and `correct` counts right decisions; for
+    "foreground" the score is p and `correct` counts foreground pixels.
+
+    Attributes:
+        count: pixels per cell, `(..., cells)`.
+        confidence: Σ score over the pixels of the cell, `(..., cells)`.
+        correct: Σ correct, `(..., cells)`.
+        score: the cells' scores, ascending, `(cells,)`, in [0, 1].
+    """
+
+    count: Array = row_array()
+    confidence: Array = row_array()
+    correct: Array = row_array()
+    score: Array
+
+    @property
+    def residual(self) -> Array:
+        """Σ (correct − score) per cell, `(..., cells)`: the quantity every calibration error is built from."""
+        return self.correct - self.confidence
+
+    def project(self, weights: Array) -> ReliabilityCells:
+        """Cells summed into bins by `(cells, bins)` or `(..., cells, bins)` shares; the score is kept as the bin number."""
+        sums = {
+            name: np.matmul(getattr(self, name)[..., None, :].astype(np.float64), weights)[..., 0, :]
+            for name in self.row_fields()
+        }
+        return replace(self, score=np.arange(weights.shape[-1]), **sums)
+
+    def binned(self, n_bins: int) -> ReliabilityCells:
+        """The cells summed into `n_bins` equal-width bins on [0, 1] by the rule of `bin_index`."""
+        return self.project(equal_width(self.score, n_bins))
+
+    def equal_mass(self, n_bins: int, ties: Ties = "split") -> ReliabilityCells:
+        """The cells summed into `n_bins` bins of equal pixel mass; see `equal_mass` for the tie rule."""
+        return self.project(equal_mass(self.count, n_bins, ties))
+
+
+def equal_width(score: Array, n_bins: int) -> Array:
+    """Shares `(cells, n_bins)`, 0 or 1, of each cell in each equal-width bin."""
+    return np.equal.outer(bin_index(score, n_bins), np.arange(n_bins)).astype(np.float64)
+
+
+def equal_mass(count: Array, n_bins: int, ties: Ties = "split") -> Array:
+    """Shares `(..., cells, n_bins)` of each cell in bins that hold the same number of pixels.
+
+    Tied pixels are never told apart by their order. With `ties="split"` a cell that straddles a boundary gives each bin
+    its proportion, so bins hold exactly N / n_bins pixels; with `ties="whole"` the cell goes to the bin of its mid-rank.
+
+    >>> equal_mass(np.array([2, 2]), 4).tolist()
+    [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
+    """
+    count = count.astype(np.float64, copy=False)
+    upper = count.cumsum(-1)
+    total = upper[..., -1:]
+    lower = upper - count
+    if ties == "whole":
+        middle = divide(lower + upper, 2 * total)
+        index = np.clip(np.floor(np.nan_to_num(middle) * n_bins), 0, n_bins - 1).astype(np.intp)
+        return np.equal(index[..., None], np.arange(n_bins)).astype(np.float64)
+    edges = total[..., None] * np.arange(n_bins + 1) / n_bins
+    overlap = np.minimum(upper[..., None], edges[..., 1:]) - np.maximum(lower[..., None], edges[..., :-1])
+    return np.where(count[..., None] > 0, np.clip(overlap, 0, None) / np.maximum(count, 1e-300)[..., None], 0.0)
+
+
+def divide(numerator: Array, denominator: Array) -> Array:
+    """numerator / denominator, NaN where the denominator is 0: an undefined value is never dropped in silence."""
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    return np.divide(numerator, denominator, out=np.full(shape, np.nan), where=denominator != 0)
