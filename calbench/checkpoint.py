@@ -52,8 +52,6 @@ def resumed(checkpoint: Path, options: Mapping[str, Any], plans: Sequence[Plan])
     Raises:
         InputError: other options, or files that have changed since.
     """
-    if not checkpoint.exists():
-        return {}
     earlier = load_run(checkpoint)
     options = _as_saved(options)
     changed = sorted(

@@ -94,7 +94,7 @@ def collect_folders(
     *,
     jobs: int | None = None,
     checkpoint: Path | None = None,
-    resume: bool = False,
+    resume_from: Path | None = None,
     progress: bool = False,
     announce: Callable[[str], None] = lambda message: None,
 ) -> Run:
@@ -102,7 +102,7 @@ def collect_folders(
 
     Args:
         checkpoint: file that keeps finished rows, written every 20 seconds and when interrupted or failing.
-        resume: continue from `checkpoint`; refused when options or files have changed.
+        resume_from: statistics to continue from; refused when options or files have changed.
         progress: draw a bar on stderr.
         announce: receives what was inferred, skipped or left out, for people.
     """
@@ -113,7 +113,7 @@ def collect_folders(
     for note in notes:
         announce(note)
     recorded = asdict(options) | {"images": fingerprint(plans)}
-    done = resumed(checkpoint, recorded, plans) if resume and checkpoint is not None else {}
+    done = resumed(resume_from, recorded, plans) if resume_from is not None else {}
     if done:
         announce(f"resuming: {len(done)} of {sum(len(plan.pairs) for plan in plans)} images are done")
     tasks = [
@@ -138,6 +138,7 @@ def collect_folders(
     for plan, statistics in zip(plans, run.combinations.values(), strict=True):
         verify_coding(plan, statistics)
         spread_notes += _channel_notes(plan, statistics)
+    spread_notes = list(dict.fromkeys(spread_notes))
     for note in spread_notes:
         announce(note)
     return replace(run, notes=(*run.notes, *spread_notes))

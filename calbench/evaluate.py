@@ -12,9 +12,10 @@ import numpy as np
 
 from calbench.errors import InputError, UnknownName, listing
 from calbench.intervals import NO_INTERVAL, Interval, norm_interval, percentile_interval, resampling_weights
+from calbench.kernels import IMAGE_SCORES
 from calbench.metrics import METRICS, Metric
 from calbench.profiles import Profile, profile_named
-from calbench.statistics import Run, Statistics
+from calbench.statistics import Statistics
 from calbench.statistics.histogram import Event
 from calbench.statistics.rows import Array, pool
 
@@ -73,6 +74,16 @@ class Settings:
     def chosen(self) -> tuple[Metric, ...]:
         """The metrics to compute, in the profile's order or the order asked for."""
         return tuple(METRICS[name] for name in (self.metrics or self.convention.metrics))
+
+    @property
+    def positional_scores(self) -> tuple[str, ...]:
+        """Scores that must be computed while pixels are read."""
+        return tuple(name for name in IMAGE_SCORES if name in {metric.name for metric in self.chosen})
+
+    @property
+    def raw_bytes(self) -> bool:
+        """Whether raw mask bytes must be looked at while pixels are read."""
+        return any(metric.name.startswith("aslp_") for metric in self.chosen)
 
     def options_of(self, metric: Metric) -> dict[str, Any]:
         """The options of one metric."""
@@ -162,7 +173,7 @@ class Evaluator:
         results = []
         for metric in self.settings.chosen:
             if metric.average == "pixels":
-                results.append(self._pooled_value(metric))
+                results.append(self.pooled_value(metric))
             if metric.average == "images" or metric.per_image:
                 results.append(self._mean_value(metric))
         return results
@@ -210,7 +221,8 @@ class Evaluator:
             self._views[key] = metric.reads(statistics)
         return self._views[key]
 
-    def _pooled_value(self, metric: Metric) -> Value:
+    def pooled_value(self, metric: Metric) -> Value:
+        """A metric of all pixels together, with its interval."""
         options = self.settings.options_of(metric)
         pooled = self._view(self.pooled, metric)
         value = float(metric.function(self._view(self.units, metric) if metric.needs_images else pooled, **options))
@@ -315,7 +327,3 @@ def resampling_units(names: Sequence[str], group_by: str | None) -> Array:
 def _weights(n_units: int, n_boot: int, seed: int) -> Array:
     return resampling_weights(n_units, n_boot, seed)
 
-
-def evaluators(run: Run, settings: Settings) -> dict[tuple[str, str], Evaluator]:
-    """An evaluator for every (dataset, method) of a run."""
-    return {key: Evaluator(statistics, settings) for key, statistics in run.combinations.items()}

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm as normal
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit
 
 from calbench.statistics.rows import Array, pool
 
@@ -69,7 +68,7 @@ def resampling_weights(n_units: int, n_boot: int, seed: int) -> Array:
 def small_sample_factor(n_units: int, level: float) -> float:
     """k = √(n / (n − 1)) · t / z: what a bootstrap of n units is too narrow by."""
     tail = (1 + level) / 2
-    return float(np.sqrt(n_units / (n_units - 1)) * student.ppf(tail, n_units - 1) / normal.ppf(tail))
+    return float(np.sqrt(n_units / (n_units - 1)) * stdtrit(n_units - 1, tail) / ndtri(tail))
 
 
 def percentile_interval(value: float, replicates: Array, n_units: int, level: float) -> Interval:

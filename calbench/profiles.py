@@ -19,7 +19,6 @@ class Profile:
         metrics: what is computed, in order.
         headline: the columns of the printed table.
         options: settings of the metrics; the command line wins over them.
-        raw_bytes: whether the raw mask bytes are needed, so that the profile must be known when pixels are read.
         description: one line.
     """
 
@@ -28,7 +27,6 @@ class Profile:
     headline: tuple[str, ...]
     options: Mapping[str, Any]
     description: str
-    raw_bytes: bool = False
 
 
 _OFFICIAL = tuple(name for name in METRICS if name.startswith("aslp_"))
@@ -58,7 +56,6 @@ PROFILES: dict[str, Profile] = {
             ("aslp_ece", "aslp_oe", "aslp_mae", "aslp_max_f", "aslp_max_e", "aslp_s_measure"),
             {"bins": 10, "debias_bins": 100},
             "the official ASLP scripts' numbers: raw mask bytes, exact-byte correctness, 255 thresholds",
-            raw_bytes=True,
         ),
     )
 }

@@ -1,0 +1,322 @@
+"""The command line: parse, call one function, print. Results go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from calbench import __version__
+from calbench.errors import CalbenchError, InputError
+from calbench.evaluate import TIES, Settings
+from calbench.metrics import METRICS
+from calbench.plan import CollectOptions
+from calbench.profiles import PROFILES
+
+Command = Callable[..., Any]
+
+
+class _Group(click.Group):
+    """Turns calbench's errors into text and an exit code, here and nowhere else."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CalbenchError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"calbench: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("calbench: interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", prog_name="calbench")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Measure the calibration of dense classification models.
+
+    \b
+    Start with:
+      calbench demo
+      calbench check    --pred 'preds/{method}/{dataset}' --gt 'data/{dataset}/GT'
+      calbench evaluate --pred 'preds/{method}/{dataset}' --gt 'data/{dataset}/GT' -o results
+    """
+
+
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Take defaults from a TOML file whose keys are option names; the command line wins."""
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"cannot read {path}: {error}") from error
+    named = {key.replace("-", "_"): value for key, value in values.items()}
+    known = {name.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for name in p.opts if p.name}
+    unknown = sorted(key for key in named if key not in known)
+    if unknown:
+        raise click.BadParameter(f"{path} sets {', '.join(unknown)}; keys are option names, such as pred, gt, n-boot")
+    ctx.default_map = {known[key]: value for key, value in named.items()}
+
+
+def _options(*groups: list[Command]) -> Callable[[Command], Command]:
+    """Several lists of option decorators, in order of appearance."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_CONFIG = [
+    click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), is_eager=True,
+                 expose_value=False, callback=_read_config,
+                 help="TOML file of options (keys are option names); the command line wins."),
+]  # fmt: skip
+_INPUT = [
+    click.option("--pred", metavar="DIR", help="Predictions: a folder, or a template with {method} and {dataset}."),
+    click.option("--gt", metavar="DIR", help="Ground truth: a folder, or a template with {dataset}."),
+    click.option("--mask", metavar="DIR", help="Field of view (folder or template): pixels outside are void."),
+    click.option("--pred-suffix", default="", help="Ending of the prediction stems, removed before matching."),
+    click.option("--gt-suffix", default="", help="Ending of the mask stems, removed before matching."),
+    click.option("--method", "methods", multiple=True, metavar="NAME",
+                 help="Name of the method; with {method} in --pred, keep only this one (repeatable)."),
+    click.option("--dataset", "datasets", multiple=True, metavar="NAME",
+                 help="Name of the data set; with {dataset} in --pred, keep only this one (repeatable)."),
+    click.option("--gt-threshold", type=int, metavar="N",
+                 help="Foreground is mask byte > N. Default: 128, or 0 where masks hold only 0 and 1."),
+    click.option("--void-value", "void_values", type=int, multiple=True, metavar="N",
+                 help="Mask byte that means void (repeatable); such pixels enter no metric."),
+    click.option("--on-mismatch", type=click.Choice(["error", "resize-pred", "skip"]), default="error", show_default=True,
+                 help="When a prediction and its mask differ in size."),
+    click.option("--on-missing", type=click.Choice(["error", "skip"]), default="error", show_default=True,
+                 help="When a prediction or a mask has no partner."),
+]  # fmt: skip
+_NUMBERS = [
+    click.option("--profile", type=click.Choice(list(PROFILES)), default="calbench", show_default=True,
+                 help="Set of metrics and conventions."),
+    click.option("--metrics", metavar="A,B,...", help="Only these metrics (see `calbench metrics`)."),
+    click.option("--exclude", metavar="A,B,...", help="All of the profile but these, e.g. weighted_f, the slow one."),
+    click.option("--bins", type=int, metavar="B", help="Equal-width or equal-mass bins. Default: the profile's (15)."),
+    click.option("--ties", type=click.Choice(TIES), help="Tied pixels in equal-mass bins. Default: split in proportion."),
+    click.option("--ci", type=float, default=0.95, show_default=True, help="Level of the intervals."),
+    click.option("--n-boot", type=int, default=1000, show_default=True, help="Bootstrap replicates; 0 for no intervals."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap."),
+    click.option("--group-by", metavar="REGEX",
+                 help="Resample images whose names match alike (first group, if any) together: patients, videos."),
+]  # fmt: skip
+_JOBS = [click.option("-j", "--jobs", type=int, metavar="N", help="Processes. Default: cores, fewer for small sets.")]
+_QUIET = [
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Say also what needs no action."),
+]
+_OUTPUT = [
+    click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="OUT",
+                 help="Folder for summary.json, the CSV files, stats.npz and the diagrams."),
+    click.option("--force", is_flag=True, help="Replace results that OUT already holds."),
+]  # fmt: skip
+
+
+@main.command("evaluate")
+@_options(
+    _INPUT,
+    [click.option("--stats", type=click.Path(path_type=Path), metavar="FILE",
+                  help="Evaluate the statistics of an earlier run instead of folders; no pixel is read.")],
+    _OUTPUT,
+    [click.option("--resume", is_flag=True, help="Continue an interrupted run in OUT.")],
+    _NUMBERS, _JOBS, _QUIET, _CONFIG,
+)  # fmt: skip
+def _evaluate(
+    stats: Path | None,
+    output: Path | None,
+    force: bool,
+    resume: bool,
+    jobs: int | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **given: Any,
+) -> None:
+    """Evaluate folders of 8-bit prediction maps against ground-truth masks.
+
+    Calibration and saliency metrics with intervals that resample images, in one pass over the pixels. Every pair of every
+    method and data set is checked before the first pixel is counted. Memory: about 4 KB an image.
+
+    \b
+    Examples:
+      calbench evaluate --pred preds/mynet --gt data/SOD/GT
+      calbench evaluate --pred 'preds/{method}/{dataset}' --gt 'data/{dataset}/GT' -o results
+      calbench evaluate --pred drive/pred/mynet --gt drive/gt --mask drive/fov --group-by '^(\\d+)_'
+      calbench evaluate --stats results/stats.npz --bins 30 -o results30
+    """
+    from calbench.check import report_lines
+    from calbench.collect import collect_folders
+    from calbench.progress import progress_bar
+    from calbench.report.tables import console, headline_tables
+    from calbench.results import Results
+    from calbench.statistics.storage import load_run
+
+    say = _announcer(quiet)
+    settings = _settings(given)
+    partial = output / "partial.npz" if output else None
+    finished = output / "stats.npz" if output else None
+    _refuse_to_overwrite(output, force=force, resume=resume)
+    if stats is not None:
+        if given["pred"] or given["gt"] or resume:
+            raise click.UsageError("--stats stands instead of --pred, --gt and --resume")
+        run = load_run(stats)
+    else:
+        options = _collect_options(given, settings)
+        run = collect_folders(
+            options,
+            jobs=jobs,
+            checkpoint=partial,
+            resume_from=next((path for path in (partial, finished) if resume and path and path.exists()), None),
+            progress=not quiet,
+            announce=say,
+        )
+    results = Results(run, settings)
+    with progress_bar("intervals", len(results.evaluators), enabled=not quiet) as advance:
+        results.values(advance)
+    for line in report_lines([f for f in results.findings if verbose or f.severity != "note"]):
+        say(line)
+    if as_json:
+        click.echo(json.dumps(results.to_json(), indent=2, ensure_ascii=False))
+    else:
+        screen = console()
+        for table in headline_tables(results):
+            screen.print(table)
+    if output is not None and partial is not None:
+        with progress_bar("diagrams", len(results.evaluators), enabled=not quiet) as advance:
+            written = results.write(output, advance)
+        partial.unlink(missing_ok=True)
+        say(f"wrote {len(written)} files to {output}: " + ", ".join(path.name for path in written[:5]) + ", plots/")
+
+
+@main.command("check")
+@_options(_INPUT, _JOBS, _QUIET, _CONFIG)
+def _check(jobs: int | None, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> None:
+    """Look for what is wrong with folders of predictions and masks: the doctor.
+
+    Pairs, sizes, modes, mask values, anti-aliasing, empty masks, hard or inverted maps, maps that were min-max stretched
+    when they were saved, constant maps, duplicates. Exits 1 if something makes the numbers wrong.
+
+    \b
+    Examples:
+      calbench check --pred preds/mynet --gt data/SOD/GT
+      calbench check --pred 'preds/{method}/{dataset}' --gt 'data/{dataset}/GT' --json
+    """
+    from calbench.check import check_folders, report_lines
+
+    diagnosis = check_folders(_collect_options(given, None), jobs=jobs, progress=not quiet)
+    if as_json:
+        click.echo(json.dumps(diagnosis.to_json(), indent=2, ensure_ascii=False))
+    else:
+        shown = [finding for finding in diagnosis.findings if verbose or not quiet or finding.severity != "note"]
+        for line in report_lines(shown):
+            click.echo(line)
+    click.get_current_context().exit(diagnosis.exit_code)
+
+
+@main.command("metrics")
+@click.option("--profile", type=click.Choice(list(PROFILES)), help="Only the metrics of this profile.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+def _metrics(profile: str | None, as_json: bool) -> None:
+    """List every metric: definition, source, direction, average.
+
+    \b
+    Examples:
+      calbench metrics
+      calbench metrics --profile pysodmetrics --json
+    """
+    names = PROFILES[profile].metrics if profile else tuple(METRICS)
+    chosen = [METRICS[name] for name in names]
+    if as_json:
+        keys = ("name", "average", "better", "definition", "source", "options")
+        click.echo(json.dumps([{key: getattr(m, key) for key in keys} for m in chosen], indent=2, ensure_ascii=False))
+        return
+    for metric in chosen:
+        average = "pixels and images" if metric.average == "pixels" and metric.per_image else metric.average
+        options = f"; options {', '.join(metric.options)}" if metric.options else ""
+        click.echo(f"{metric.name} {metric.arrow}".rstrip() + f"  (average over {average}{options})")
+        click.echo(f"    {metric.definition}\n    {metric.source}")
+
+
+@main.command("demo")
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("calbench-demo"),
+              show_default=True, help="Folder to write to.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace what an earlier demo wrote there.")
+def _demo(output: Path, force: bool) -> None:
+    """Run the main job on a small synthetic data set of three methods whose calibration is known.
+
+    Draws the images, checks them, evaluates them, prints the table and says which files to open.
+
+    \b
+    Examples:
+      calbench demo
+      calbench demo -o /tmp/demo
+    """
+    from calbench.demo import run_demo
+
+    run_demo(output, force=force)
+
+
+def _announcer(quiet: bool) -> Callable[[str], None]:
+    return (lambda message: None) if quiet else (lambda message: click.echo(message, err=True))
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """The settings that the options of `_NUMBERS` describe."""
+    options = {key: given[key] for key in ("bins", "ties") if given[key] is not None}
+    common = {key: given[key] for key in ("profile", "ci", "n_boot", "seed", "group_by")}
+    chosen, excluded = _names(given["metrics"]), _names(given["exclude"])
+    everything = Settings(metrics=(*chosen, *excluded) or None, options=options, **common)
+    kept = tuple(m.name for m in (Settings(**common).chosen if not chosen else everything.chosen) if m.name not in excluded)
+    if not kept:
+        raise InputError("--exclude leaves no metric to compute")
+    return Settings(metrics=kept if chosen or excluded else None, options=options, **common)
+
+
+def _collect_options(given: dict[str, Any], settings: Settings | None) -> CollectOptions:
+    """What to read; `settings` decide which scores must be computed on the way."""
+    if not given["pred"] or not given["gt"]:
+        raise click.UsageError("say where the predictions and the masks are: --pred DIR --gt DIR")
+    names = [parameter.name for parameter in click.get_current_context().command.params]
+    fields = {name: given[name] for name in CollectOptions.__dataclass_fields__ if name in names}
+    needs = {"scores": settings.positional_scores, "raw_bytes": settings.raw_bytes} if settings else {"scores": ()}
+    return CollectOptions(**fields, **needs)
+
+
+def _refuse_to_overwrite(output: Path | None, *, force: bool, resume: bool) -> None:
+    """An earlier result is replaced only on request."""
+    if output is None:
+        if resume:
+            raise click.UsageError("--resume continues a run in a folder: say which one by -o OUT")
+        return
+    if force or resume:
+        return
+    for name, what in (("partial.npz", "an interrupted run"), ("summary.json", "results"), ("stats.npz", "results")):
+        if (output / name).exists():
+            raise InputError(
+                f"{output} already holds {what} ({name}); continue or refresh it with --resume, replace it with --force, "
+                "or choose another -o"
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

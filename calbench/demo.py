@@ -1,0 +1,55 @@
+"""`calbench demo`: the main job, end to end, on synthetic maps whose true calibration is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from calbench.check import check_folders, report_lines
+from calbench.collect import collect_folders
+from calbench.errors import InputError
+from calbench.evaluate import Settings
+from calbench.metrics import METRICS
+from calbench.plan import CollectOptions
+from calbench.report.tables import console, headline_tables
+from calbench.results import Results
+from calbench.synthetic import DEMO_METHODS, expected_histogram, write_demo
+
+
+def run_demo(folder: Path, *, force: bool = False) -> None:
+    """Draw the data set, check it, evaluate it, compare with the truth, and say which files to open.
+
+    Raises:
+        InputError: `folder` holds something else than an earlier demo, or one that is not to be replaced.
+    """
+    results_folder = folder / "results"
+    if folder.exists() and any(folder.iterdir()) and not (force and (folder / "data" / "synthetic").is_dir()):
+        raise InputError(f"{folder} is not empty; choose another -o, or replace an earlier demo with --force")
+    write_demo(folder)
+    pred, gt = f"{folder}/preds/{{method}}/{{dataset}}", f"{folder}/data/{{dataset}}/gt"
+    click.echo(f"Three methods on one synthetic data set, in {folder}. The commands, and what they print:\n")
+
+    click.echo(f"$ calbench check --pred '{pred}' --gt '{gt}'")
+    options = CollectOptions(pred, gt)
+    for line in report_lines(check_folders(options).findings):
+        click.echo(line)
+
+    click.echo(f"\n$ calbench evaluate --pred '{pred}' --gt '{gt}' -o {results_folder}")
+    results = Results(collect_folders(options), Settings())
+    screen = console()
+    for table in headline_tables(results):
+        screen.print(table)
+    written = results.write(results_folder)
+
+    click.echo("\nThe truth, from the formula that drew the maps:")
+    for method, sharpness in DEMO_METHODS.items():
+        truth = expected_histogram(sharpness)
+        errors = {name: METRICS[name].function(truth.reliability(event), bins=15) for name, event in _EVENTS.items()}
+        click.echo(f"  {method:16s} " + "  ".join(f"{name} {float(value):.4f}" for name, value in errors.items()))
+    click.echo("\nOpen these:")
+    for path in written:
+        click.echo(f"  {path}")
+
+
+_EVENTS = {"ece": "top-label", "ece_fg": "foreground"}

@@ -1,0 +1,122 @@
+"""Figures: functions of numbers and axes that return the axes; nothing here computes a statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from calbench.evaluate import ReliabilityBin, Value
+from calbench.io.files import atomic
+from calbench.statistics.histogram import Event
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OVER = "#D55E00"
+UNDER = "#0072B2"
+ACCURACY = "#C8CDD3"
+INK = "#26313D"
+"""Okabe-Ito vermilion and blue, which colour-blind readers tell apart, on neutral greys."""
+
+AXIS_NAMES: dict[Event, tuple[str, str]] = {
+    "top-label": ("confidence max(p, 1 − p)", "accuracy"),
+    "foreground": ("foreground probability p", "share of foreground"),
+}
+
+
+def reliability_diagram(bins: Sequence[ReliabilityBin], ax: Axes) -> Axes:
+    """Accuracy of each bin as a bar with its interval, the gap to the mean score on top, coloured by sign.
+
+    Empty bins stay blank. The mean score is where the gap ends, not the bin's centre.
+    """
+    filled = [b for b in bins if b.n]
+    left = np.array([b.low_edge for b in filled])
+    width = np.array([b.high_edge - b.low_edge for b in filled])
+    accuracy, score = np.array([b.accuracy for b in filled]), np.array([b.confidence for b in filled])
+    low, high = np.array([b.low for b in filled]), np.array([b.high for b in filled])
+    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    ax.bar(left, accuracy, width, align="edge", color=ACCURACY, edgecolor="white", linewidth=0.6, zorder=2)
+    over = score > accuracy
+    for mask, colour, label in ((over, OVER, "overconfident"), (~over, UNDER, "underconfident")):
+        ax.bar(left[mask], (score - accuracy)[mask], width[mask], accuracy[mask], align="edge", color=colour, alpha=0.55,
+               edgecolor=colour, linewidth=0.8, label=label, zorder=3)  # fmt: skip
+    shown = np.isfinite(low)
+    limits = np.clip(np.stack([accuracy - low, high - accuracy]), 0, None)[:, shown]
+    ax.errorbar((left + width / 2)[shown], accuracy[shown], limits, fmt="none", ecolor=INK, elinewidth=1, capsize=1.8,
+                capthick=1, zorder=4)  # fmt: skip
+    ax.set_xlim(_start(bins), 1)
+    ax.set_ylim(0, 1)
+    ax.set_ylabel(AXIS_NAMES[bins[0].event][1])
+    _tidy(ax)
+    return ax
+
+
+def score_histogram(bins: Sequence[ReliabilityBin], ax: Axes) -> Axes:
+    """Share of the pixels in each bin, on a logarithmic axis: dense maps crowd the ends."""
+    total = sum(b.n for b in bins)
+    filled = [b for b in bins if b.n]
+    share = [b.n / total for b in filled]
+    ax.bar([b.low_edge for b in filled], share, [b.high_edge - b.low_edge for b in filled], align="edge", color=INK,
+           alpha=0.75, edgecolor="white", linewidth=0.6)  # fmt: skip
+    ax.set_yscale("log")
+    ax.set_ylim(min([*share, 0.01]) / 2, 1)
+    ax.set_xlim(_start(bins), 1)
+    ax.set_xlabel(AXIS_NAMES[bins[0].event][0])
+    ax.set_ylabel("pixels")
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    ax.minorticks_off()
+    _tidy(ax)
+    return ax
+
+
+def save_reliability_diagram(
+    path: Path, title: str, bins: Mapping[Event, Sequence[ReliabilityBin]], errors: Mapping[Event, Value], *, level: float
+) -> None:
+    """A PNG with one panel an event: diagram above, histogram below, the error with its interval printed inside."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    events = [event for event in bins if any(b.n for b in bins[event])]
+    figure = Figure(figsize=(3.5 * max(len(events), 1), 4.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, max(len(events), 1), squeeze=False, height_ratios=(3.2, 1))
+    for column, event in enumerate(events):
+        top, below = axes[:, column]
+        reliability_diagram(bins[event], top)
+        score_histogram(bins[event], below)
+        top.tick_params(labelbottom=False)
+        top.set_title("top label" if event == "top-label" else "foreground", fontsize=9, color=INK)
+        top.text(0.03, 0.97, _caption(errors[event], bins[event], level), transform=top.transAxes, va="top", fontsize=7,
+                 color=INK, bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2}, zorder=5)  # fmt: skip
+        top.legend(loc="lower right", fontsize=7, frameon=True, framealpha=0.85, edgecolor="none")
+    figure.suptitle(title, fontsize=10, color=INK)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=200, format="png", metadata={"Software": None})
+
+
+def _caption(error: Value, bins: Sequence[ReliabilityBin], level: float) -> str:
+    name = "ECE" if error.metric == "ece" else "foreground ECE"
+    interval = f" [{error.low:.4f}, {error.high:.4f}]" if np.isfinite(error.low) else ""
+    pixels = f"{sum(b.n for b in bins):,}".replace(",", "\u2009")
+    return (
+        f"{name} = {error.value:.4f}\n"
+        + (f"{level:.0%} interval{interval}\n" if interval else "")
+        + f"{len(bins)} bins, {error.n_images} images\n{pixels} pixels"
+    )
+
+
+def _start(bins: Sequence[ReliabilityBin]) -> float:
+    """Left end of the axis: confidence never falls below one half."""
+    return min((b.low_edge for b in bins if b.n), default=0.0) if bins[0].event == "top-label" else 0.0
+
+
+def _tidy(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=7, colors=INK)
+    ax.xaxis.label.set_size(8)
+    ax.yaxis.label.set_size(8)
+    for text in (ax.xaxis.label, ax.yaxis.label):
+        text.set_color(INK)

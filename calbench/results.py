@@ -1,0 +1,263 @@
+"""The results of a run: tidy tables, and the files they are written to."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from calbench.check import Finding, findings
+from calbench.collect import collect
+from calbench.errors import InputError
+from calbench.evaluate import Evaluator, ReliabilityBin, Settings, Value
+from calbench.io.files import atomic, safe_name, write_text
+from calbench.metrics import METRICS
+from calbench.statistics import Run, Statistics
+from calbench.statistics.histogram import Event
+from calbench.statistics.storage import load_run, save_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+REGION = "all"
+CALIBRATOR = "none"
+EVENTS: tuple[Event, ...] = ("top-label", "foreground")
+
+SUMMARY_COLUMNS = (
+    "dataset", "method", "calibrator", "region", "metric", "options", "average", "value", "low", "high",
+    "n_images", "n_undefined", "n_pixels",
+)  # fmt: skip
+RELIABILITY_COLUMNS = (
+    "dataset", "method", "calibrator", "region", "event", "bin", "low_edge", "high_edge", "n", "confidence", "accuracy",
+    "low", "high",
+)  # fmt: skip
+FILES = ("summary.json", "summary.csv", "per_image.csv", "reliability.csv", "stats.npz")
+
+
+class Results:
+    """Every number of a run under one set of settings; each is computed when first asked for.
+
+    Attributes:
+        run: the statistics.
+        settings: how they become numbers.
+        evaluators: one for each (dataset, method).
+    """
+
+    def __init__(self, run: Run, settings: Settings) -> None:
+        self.run = run
+        self.settings = settings
+        self.evaluators = {key: Evaluator(statistics, settings) for key, statistics in run.combinations.items()}
+        self._values: dict[tuple[str, str], list[Value]] = {}
+
+    def values(self, advance: Callable[[], None] = lambda: None) -> dict[tuple[str, str], list[Value]]:
+        """The values of each (dataset, method); `advance` is called after each that is computed."""
+        for key, evaluator in self.evaluators.items():
+            if key not in self._values:
+                self._values[key] = evaluator.values()
+                advance()
+        return self._values
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row a number: the columns of `summary.csv`, then `median_unbiased`, `p_calibrated` and `details`."""
+        import pandas as pd
+
+        rows = [record for key in self.values() for record in self._records(key)]
+        return pd.DataFrame(rows, columns=[*SUMMARY_COLUMNS, "median_unbiased", "p_calibrated", "details"])
+
+    @cached_property
+    def per_image(self) -> pd.DataFrame:
+        """One row an image: `dataset, method, image, n_pixels` and one column a metric."""
+        import pandas as pd
+
+        tables = [
+            pd.DataFrame(
+                {"dataset": dataset, "method": method, "image": list(e.statistics.names), "n_pixels": e.n_pixels}
+                | e.per_image()
+            )
+            for (dataset, method), e in self.evaluators.items()
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    @cached_property
+    def bins(self) -> dict[tuple[str, str], dict[Event, list[ReliabilityBin]]]:
+        """The reliability bins of each (dataset, method), for both events."""
+        return {key: {event: e.reliability(event) for event in EVENTS} for key, e in self.evaluators.items()}
+
+    @cached_property
+    def reliability(self) -> pd.DataFrame:
+        """One row a reliability bin: the columns of `reliability.csv`."""
+        import pandas as pd
+
+        rows = [
+            _identity(dataset, method) | asdict(bin_)
+            for (dataset, method), events in self.bins.items()
+            for bins in events.values()
+            for bin_ in bins
+        ]
+        return pd.DataFrame(rows, columns=list(RELIABILITY_COLUMNS))
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What the doctor finds in the rows."""
+        return [
+            finding
+            for (dataset, method), statistics in self.run.combinations.items()
+            for finding in findings(statistics, f"{method} on {dataset}")
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `summary.json`: numbers, intervals, definitions, options, conventions, versions."""
+        document = {
+            "schema": SCHEMA,
+            "calbench": version("calbench"),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy")},
+            "settings": asdict(self.settings) | {"options": self.settings.resolved},
+            "collected": dict(self.run.options),
+            "notes": list(self.run.notes),
+            "combinations": [
+                {"dataset": dataset, "method": method, "conventions": dict(statistics.conventions)}
+                for (dataset, method), statistics in self.run.combinations.items()
+            ],
+            "definitions": {metric.name: _definition(metric.name) for metric in self.settings.chosen},
+            "interval": (
+                "bootstrap over images or groups; errors that are norms of residual sums: interval for the error of the "
+                "image population with these bins fixed (not percentile), with median_unbiased and p_calibrated"
+            ),
+            "results": [record for key in self.values() for record in self._records(key)],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+        clean: dict[str, Any] = _jsonable(document)
+        return clean
+
+    def write(self, folder: Path, advance: Callable[[], None] = lambda: None) -> list[Path]:
+        """Write every file of a results folder, each atomically, and return their paths.
+
+        `summary.json`, `summary.csv`, `per_image.csv`, `reliability.csv`, `stats.npz`, and one reliability diagram for each
+        method and data set, after which `advance` is called.
+        """
+        write_text(folder / "summary.json", json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
+        for name, table in (
+            ("summary.csv", self.summary[list(SUMMARY_COLUMNS)]),
+            ("per_image.csv", self.per_image),
+            ("reliability.csv", self.reliability),
+        ):
+            with atomic(folder / name) as temporary:
+                table.to_csv(temporary, index=False, lineterminator="\n")
+        save_run(self.run, folder / "stats.npz")
+        return [*(folder / name for name in FILES), *self._write_diagrams(folder / "plots", advance)]
+
+    def _write_diagrams(self, folder: Path, advance: Callable[[], None]) -> Iterator[Path]:
+        from calbench.report.figures import save_reliability_diagram
+
+        for (dataset, method), events in self.bins.items():
+            path = folder / f"reliability_{safe_name(dataset)}_{safe_name(method)}.png"
+            ece = {event: self._headline((dataset, method), name) for event, name in _EVENT_METRIC.items()}
+            save_reliability_diagram(path, f"{method} on {dataset}", events, ece, level=self.settings.ci)
+            advance()
+            yield path
+
+    def _headline(self, key: tuple[str, str], metric: str) -> Value:
+        """The pooled value of a metric, computed here if it was not among those asked for."""
+        for value in self.values()[key]:
+            if value.metric == metric and value.average == "pixels":
+                return value
+        return self.evaluators[key].pooled_value(METRICS[metric])
+
+    def _records(self, key: tuple[str, str]) -> Iterator[dict[str, Any]]:
+        for value in self.values()[key]:
+            yield _identity(*key) | asdict(value)
+
+
+def evaluate(
+    source: Run | Statistics | str | Path | None = None,
+    *,
+    pred: str | Path | None = None,
+    gt: str | Path | None = None,
+    profile: str = "calbench",
+    metrics: Sequence[str] | None = None,
+    bins: int | None = None,
+    ties: str | None = None,
+    ci: float = 0.95,
+    n_boot: int = 1000,
+    seed: int = 0,
+    group_by: str | None = None,
+    jobs: int | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Evaluate predictions and return the results table.
+
+    Args:
+        source: a `Run` of `collect`, one `Statistics`, or the path of a `stats.npz`; instead of folders.
+        pred, gt: folders or templates, see `collect`; with any further field of `CollectOptions`.
+        profile: convention, see `calbench.PROFILES`.
+        metrics: names to compute, None for all of the profile; see `calbench.METRICS`.
+        bins, ties: options of the metrics; None takes the profile's.
+        ci, n_boot, seed, group_by: of the intervals, see `Settings`.
+        jobs: worker processes for folders.
+    Returns:
+        A `pandas.DataFrame`, one row a number: `dataset, method, calibrator, region, metric, options, average, value, low,
+        high, n_images, n_undefined, n_pixels, median_unbiased, p_calibrated, details`.
+    Raises:
+        InputError, FormatError, UnknownName: what is wrong, where, and what to do.
+
+    >>> import numpy as np
+    >>> from calbench import Sample, collect
+    >>> image = Sample("a", np.array([[0, 255]], np.uint8), np.array([[0, 1]]))
+    >>> float(evaluate(collect([image]), metrics=["accuracy"])["value"][0])
+    1.0
+    """
+    chosen = {key: value for key, value in {"bins": bins, "ties": ties}.items() if value is not None}
+    settings = Settings(profile, None if metrics is None else tuple(metrics), chosen, ci, n_boot, seed, group_by)
+    if source is None:
+        needs = {"scores": settings.positional_scores, "raw_bytes": settings.raw_bytes}
+        run = collect(pred=pred, gt=gt, jobs=jobs, **needs, **options)
+    elif pred is not None or gt is not None or options:
+        raise InputError("evaluate takes either a source that was collected, or folders by pred= and gt=")
+    elif isinstance(source, Run):
+        run = source
+    elif isinstance(source, Statistics):
+        run = Run({("dataset", "method"): source})
+    else:
+        run = load_run(source)
+    return Results(run, settings).summary
+
+
+_EVENT_METRIC: dict[Event, str] = {"top-label": "ece", "foreground": "ece_fg"}
+
+
+def _identity(dataset: str, method: str) -> dict[str, str]:
+    return {"dataset": dataset, "method": method, "calibrator": CALIBRATOR, "region": REGION}
+
+
+def _definition(name: str) -> dict[str, Any]:
+    metric = METRICS[name]
+    return {
+        "definition": metric.definition,
+        "source": metric.source,
+        "better": metric.better,
+        "average": metric.average,
+        "interval": "none" if not metric.interval else ("norm" if metric.norm else "percentile"),
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    """Plain JSON values; NaN and infinities, which JSON does not have, become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
