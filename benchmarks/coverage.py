@@ -2,9 +2,9 @@
 
     python benchmarks/coverage.py --seeds 200 --images 100
 
-Every seed is a data set of its own, drawn from one population (`calbench.synthetic`, 32 x 48 pixels); the truth of a pooled
-metric follows from the population by integration, that of a mean over images from `--truth-images` further images. The
-table has one line a metric and one group of columns a true ECE (0 stands for what rounding to 8 bits leaves):
+Every seed is a data set of its own, drawn from one population (`calbench.synthetic`, 32 x 48 pixels). The truth of a
+pooled metric follows from the population by integration, that of a mean over images from `--truth-images` further images.
+One table a true ECE (0 stands for what rounding to 8 bits leaves), one line a metric:
 
     truth     true value
     mean      mean of the estimates: its distance from the truth is the bias
@@ -40,6 +40,10 @@ SCENE = SyntheticScene(height=32, width=48)
 TRUTH_SEED = 2**32
 """Far from the seeds of the data sets."""
 
+HEADER = (
+    f"{'metric':22}{'truth':>10}{'mean':>10}{'cover':>7}{'<':>6}{'>':>6}{'perc':>7}{'width':>10}{'med':>6}{'p<.05':>7}"
+)
+
 Row = tuple[str, float, float, float, float, float, float, float]
 """Metric, value, limits, median-unbiased value, p-value, and limits of the plain percentile bootstrap."""
 
@@ -65,9 +69,7 @@ def main() -> None:
     print(f"{given.seeds} data sets of {given.images} images, {given.boot} replicates, nominal 95 %\n")
     for number, (target, sharpness, truth) in enumerate(zip(TARGETS, sharpnesses, truths, strict=True)):
         print(f"true ECE {target} (sharpness {sharpness:.4f})")
-        print(
-            f"{'metric':22}{'truth':>10}{'mean':>10}{'cover':>7}{'<':>6}{'>':>6}{'perc':>7}{'width':>10}{'med':>6}{'p<.05':>7}"
-        )
+        print(HEADER)
         for index, (name, *_) in enumerate(runs[0][number]):
             table = np.array([run[number][index][1:] for run in runs], np.float64)
             print(f"{name:22}" + summary(truth[name], table))
@@ -80,13 +82,12 @@ def summary(truth: float, table: np.ndarray) -> str:
     value, low, high, median, p_value, percentile_low, percentile_high = table.T
     cover = 100 * np.mean((low <= truth) & (truth <= high))
     percentile = 100 * np.mean((percentile_low <= truth) & (truth <= percentile_high))
-    line = (
-        f"{truth:10.3g}{value.mean():10.3g}{cover:7.1f}{100 * np.mean(high < truth):6.1f}{100 * np.mean(low > truth):6.1f}"
-        f"{percentile:7.1f}{np.median(high - low):10.3g}"
-    )
+    below, above = 100 * np.mean(high < truth), 100 * np.mean(low > truth)
+    line = f"{truth:10.3g}{value.mean():10.3g}{cover:7.1f}{below:6.1f}{above:6.1f}{percentile:7.1f}"
+    line += f"{np.median(high - low):10.3g}"
     if np.isfinite(median).all():
-        above = np.mean(median > truth) + np.mean(median == truth) / 2
-        line += f"{100 * above:6.1f}{100 * np.mean(p_value <= 0.05):7.1f}"
+        high_share = np.mean(median > truth) + np.mean(median == truth) / 2
+        line += f"{100 * high_share:6.1f}{100 * np.mean(p_value <= 0.05):7.1f}"
     return line
 
 

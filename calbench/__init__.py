@@ -1,13 +1,13 @@
 """calbench: the calibration of dense classification models, measured right.
 
-    >>> import numpy as np, calbench
-    >>> image = calbench.Sample("a", np.array([[10, 240, 250]], np.uint8), np.array([[0, 1, 0]]))
-    >>> table = calbench.evaluate(calbench.collect([image]), metrics=["ece", "mae"])
-    >>> table[["metric", "average", "value"]].round(4)
-      metric average   value
-    0    ece  pixels  0.3660
-    1    ece  images  0.3660
-    2    mae  images  0.3472
+>>> import numpy as np, calbench
+>>> image = calbench.Sample("a", np.array([[10, 240, 250]], np.uint8), np.array([[0, 1, 0]]))
+>>> table = calbench.evaluate(calbench.collect([image]), metrics=["ece", "mae"])
+>>> table[["metric", "average", "value"]].round(4)
+  metric average   value
+0    ece  pixels  0.3660
+1    ece  images  0.3660
+2    mae  images  0.3472
 """
 
 from calbench.collect import collect

@@ -189,6 +189,8 @@ def _evaluate(
     results = Results(run, settings)
     with progress_bar("intervals", len(results.evaluators), enabled=not quiet) as advance:
         results.values(advance)
+    for warning in results.warnings:
+        say(warning)
     for line in report_lines([f for f in results.findings if verbose or f.severity != "note"]):
         say(line)
     if as_json:
@@ -286,7 +288,9 @@ def _settings(given: dict[str, Any]) -> Settings:
     common = {key: given[key] for key in ("profile", "ci", "n_boot", "seed", "group_by")}
     chosen, excluded = _names(given["metrics"]), _names(given["exclude"])
     everything = Settings(metrics=(*chosen, *excluded) or None, options=options, **common)
-    kept = tuple(m.name for m in (Settings(**common).chosen if not chosen else everything.chosen) if m.name not in excluded)
+    kept = tuple(
+        m.name for m in (Settings(**common).chosen if not chosen else everything.chosen) if m.name not in excluded
+    )
     if not kept:
         raise InputError("--exclude leaves no metric to compute")
     return Settings(metrics=kept if chosen or excluded else None, options=options, **common)

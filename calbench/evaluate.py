@@ -326,4 +326,3 @@ def resampling_units(names: Sequence[str], group_by: str | None) -> Array:
 @lru_cache(maxsize=4)
 def _weights(n_units: int, n_boot: int, seed: int) -> Array:
     return resampling_weights(n_units, n_boot, seed)
-

@@ -18,6 +18,7 @@ from calbench.check import Finding, findings
 from calbench.collect import collect
 from calbench.errors import InputError
 from calbench.evaluate import Evaluator, ReliabilityBin, Settings, Value
+from calbench.intervals import FEW_UNITS, MIN_UNITS
 from calbench.io.files import atomic, safe_name, write_text
 from calbench.metrics import METRICS
 from calbench.statistics import Run, Statistics
@@ -115,6 +116,21 @@ class Results:
             for finding in findings(statistics, f"{method} on {dataset}")
         ]
 
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What to know about the intervals: few resampling units make them short, very few none."""
+        if not self.settings.n_boot:
+            return []
+        unit = "images" if self.settings.group_by is None else "groups of images"
+        lines = []
+        for (dataset, method), evaluator in self.evaluators.items():
+            n, where = evaluator.n_units, f"{method} on {dataset}"
+            if n < MIN_UNITS:
+                lines.append(f"{where}: no intervals, {n} {unit} are too few to resample (at least {MIN_UNITS})")
+            elif n < FEW_UNITS:
+                lines.append(f"{where}: intervals from {n} {unit} are somewhat short; {FEW_UNITS} or more are better")
+        return lines
+
     def to_json(self) -> dict[str, Any]:
         """The document of `summary.json`: numbers, intervals, definitions, options, conventions, versions."""
         document = {
@@ -123,7 +139,7 @@ class Results:
             "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy")},
             "settings": asdict(self.settings) | {"options": self.settings.resolved},
             "collected": dict(self.run.options),
-            "notes": list(self.run.notes),
+            "notes": [*self.run.notes, *self.warnings],
             "combinations": [
                 {"dataset": dataset, "method": method, "conventions": dict(statistics.conventions)}
                 for (dataset, method), statistics in self.run.combinations.items()
@@ -219,8 +235,8 @@ def evaluate(
     chosen = {key: value for key, value in {"bins": bins, "ties": ties}.items() if value is not None}
     settings = Settings(profile, None if metrics is None else tuple(metrics), chosen, ci, n_boot, seed, group_by)
     if source is None:
-        needs = {"scores": settings.positional_scores, "raw_bytes": settings.raw_bytes}
-        run = collect(pred=pred, gt=gt, jobs=jobs, **needs, **options)
+        options |= {"scores": settings.positional_scores, "raw_bytes": settings.raw_bytes}
+        run = collect(pred=pred, gt=gt, jobs=jobs, **options)
     elif pred is not None or gt is not None or options:
         raise InputError("evaluate takes either a source that was collected, or folders by pred= and gt=")
     elif isinstance(source, Run):

@@ -52,13 +52,13 @@ class SyntheticScene:
 
     Attributes:
         height, width: of an image, pixels.
-        seen_length, hidden_length: standard deviations of the Gaussian blurs that make the fields; 0.12 gives a few soft
-            objects an image, and the shorter hidden one makes their outlines irregular.
+        seen_length, hidden_length: standard deviations of the Gaussian blurs that make the fields; 0.12 gives a few
+            soft objects an image, and the shorter hidden one makes their outlines irregular.
         mean: of the seen field. With the spreads below, −0.8 makes a quarter of the pixels foreground, as in common
             saliency sets.
         seen: standard deviation of the seen field.
-        hidden: standard deviation of the hidden field; the smaller, the surer the best possible prediction. With 0.45 it
-            is right at about 90 % of the pixels.
+        hidden: standard deviation of the hidden field; the smaller, the surer the best possible prediction. With 0.45
+            it is right at 90 % of the pixels.
     Raises:
         InputError: a size below 1 pixel, or a length or standard deviation that is not positive.
 
@@ -172,8 +172,8 @@ def quantise(probability: Array) -> Array:
 def samples(n_images: int, sharpness: float = 1.0, *, seed: int = 0, scene: SyntheticScene = SCENE) -> Iterator[Sample]:
     """Images of a method, one at a time, for `calbench.collect`.
 
-    Image i is drawn from `default_rng([seed, i])` alone: methods of different sharpness share masks, and the first images
-    of a larger set are those of a smaller one.
+    Image i is drawn from `default_rng([seed, i])` alone: methods of different sharpness share masks, and the first
+    images of a larger set are those of a smaller one.
 
     Args:
         n_images: how many.
@@ -224,11 +224,11 @@ def histograms(
 def expected_histogram(sharpness: float = 1.0, *, scene: SyntheticScene = SCENE) -> JointHistogram:
     """The exact share of pixels with each outcome and level: the truth behind every metric that pools pixels.
 
-    With the level edges t_v = (v − ½) / 255 carried back to the seen field, g_v = hidden · Φ⁻¹(sigmoid(logit(t_v) / s)),
+    With the level edges t_v = (v − ½) / 255 carried back to the seen field, g_v = hidden Φ⁻¹(sigmoid(logit(t_v) / s)):
 
         share(1, v) = ∫ Φ(g / hidden) φ(g) dg,   share(0, v) = ∫ Φ(−g / hidden) φ(g) dg   over (g_v, g_{v+1}),
 
-    φ the density of g. The shares add up to 1, so metrics that need a number of pixels (`ce2_debiased`) have no truth here.
+    φ the density of g. The shares add up to 1: metrics that need a number of pixels (`ce2_debiased`) have no truth here.
 
     Args:
         sharpness: s > 0 of `sharpen`.
@@ -260,8 +260,8 @@ def expected_histogram(sharpness: float = 1.0, *, scene: SyntheticScene = SCENE)
 def sharpness_for_ece(target: float, *, bins: int = 15, scene: SyntheticScene = SCENE) -> float:
     """The over-confident sharpness whose true top-label ECE, on 8-bit maps, is `target`.
 
-    A target of 0 gives exactly 1. What remains there is the rounding to 8 bits, an ECE of 6.2e-5 in the default scene with
-    15 bins: nearly all of it from level 0, which claims certainty for probabilities up to half a level.
+    A target of 0 gives exactly 1. What remains there is the rounding to 8 bits, an ECE of 6.2e-5 in the default scene
+    with 15 bins, most of it from level 0, which claims certainty for probabilities up to half a level.
 
     Args:
         target: true ECE, in [0, 1].

@@ -26,6 +26,11 @@ AXIS_NAMES: dict[Event, tuple[str, str]] = {
     "foreground": ("foreground probability p", "share of foreground"),
 }
 
+GAP_NAMES: dict[Event, tuple[str, str]] = {
+    "top-label": ("overconfident", "underconfident"),
+    "foreground": ("p too high", "p too low"),
+}
+
 
 def reliability_diagram(bins: Sequence[ReliabilityBin], ax: Axes) -> Axes:
     """Accuracy of each bin as a bar with its interval, the gap to the mean score on top, coloured by sign.
@@ -40,7 +45,10 @@ def reliability_diagram(bins: Sequence[ReliabilityBin], ax: Axes) -> Axes:
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     ax.bar(left, accuracy, width, align="edge", color=ACCURACY, edgecolor="white", linewidth=0.6, zorder=2)
     over = score > accuracy
-    for mask, colour, label in ((over, OVER, "overconfident"), (~over, UNDER, "underconfident")):
+    names = GAP_NAMES[bins[0].event]
+    for mask, colour, label in ((over, OVER, names[0]), (~over, UNDER, names[1])):
+        if not mask.any():
+            continue
         ax.bar(left[mask], (score - accuracy)[mask], width[mask], accuracy[mask], align="edge", color=colour, alpha=0.55,
                edgecolor=colour, linewidth=0.8, label=label, zorder=3)  # fmt: skip
     shown = np.isfinite(low)
@@ -73,9 +81,14 @@ def score_histogram(bins: Sequence[ReliabilityBin], ax: Axes) -> Axes:
 
 
 def save_reliability_diagram(
-    path: Path, title: str, bins: Mapping[Event, Sequence[ReliabilityBin]], errors: Mapping[Event, Value], *, level: float
+    path: Path,
+    title: str,
+    bins: Mapping[Event, Sequence[ReliabilityBin]],
+    errors: Mapping[Event, Value],
+    *,
+    level: float,
 ) -> None:
-    """A PNG with one panel an event: diagram above, histogram below, the error with its interval printed inside."""
+    """A PNG with one panel an event: diagram above, histogram below, the error with its interval as heading."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -88,24 +101,18 @@ def save_reliability_diagram(
         reliability_diagram(bins[event], top)
         score_histogram(bins[event], below)
         top.tick_params(labelbottom=False)
-        top.set_title("top label" if event == "top-label" else "foreground", fontsize=9, color=INK)
-        top.text(0.03, 0.97, _caption(errors[event], bins[event], level), transform=top.transAxes, va="top", fontsize=7,
-                 color=INK, bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2}, zorder=5)  # fmt: skip
-        top.legend(loc="lower right", fontsize=7, frameon=True, framealpha=0.85, edgecolor="none")
+        top.set_title(_caption(errors[event], bins[event], level), fontsize=7.5, color=INK, loc="left")
+        top.legend(loc="best", fontsize=7, frameon=True, framealpha=0.9, edgecolor="none")
     figure.suptitle(title, fontsize=10, color=INK)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=200, format="png", metadata={"Software": None})
 
 
 def _caption(error: Value, bins: Sequence[ReliabilityBin], level: float) -> str:
-    name = "ECE" if error.metric == "ece" else "foreground ECE"
-    interval = f" [{error.low:.4f}, {error.high:.4f}]" if np.isfinite(error.low) else ""
+    name = "top-label ECE" if error.metric == "ece" else "foreground ECE"
+    interval = f"  [{error.low:.4f}, {error.high:.4f}]  ({level:.0%})" if np.isfinite(error.low) else ""
     pixels = f"{sum(b.n for b in bins):,}".replace(",", "\u2009")
-    return (
-        f"{name} = {error.value:.4f}\n"
-        + (f"{level:.0%} interval{interval}\n" if interval else "")
-        + f"{len(bins)} bins, {error.n_images} images\n{pixels} pixels"
-    )
+    return f"{name} {error.value:.4f}{interval}\n{len(bins)} bins, {error.n_images} images, {pixels} pixels"
 
 
 def _start(bins: Sequence[ReliabilityBin]) -> float:
@@ -116,7 +123,8 @@ def _start(bins: Sequence[ReliabilityBin]) -> float:
 def _tidy(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=7, colors=INK)
-    ax.xaxis.label.set_size(8)
-    ax.yaxis.label.set_size(8)
-    for text in (ax.xaxis.label, ax.yaxis.label):
-        text.set_color(INK)
+    ax.xaxis.label.set_fontsize(8)
+    ax.yaxis.label.set_fontsize(8)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set_color(INK)
+        label.set_fontsize(8)

@@ -32,14 +32,16 @@ def headline_tables(results: Results) -> Iterable[Table | Text]:
         by_dataset.setdefault(dataset, []).append(method)
     marked = False
     for dataset, methods in by_dataset.items():
-        table = Table(title=_title(results, dataset, methods), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+        table = Table(
+            title=_title(results, dataset, methods), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+        )
         table.add_column("method", overflow="fold")
         for metric in columns:
             table.add_column(f"{metric.name} {metric.arrow}".strip(), justify="right", no_wrap=True)
         for method in methods:
             values = [_find(results.values()[dataset, method], metric) for metric in columns]
-            table.add_row(method, *(_cell(value, results.settings.ci) for value in values))
-            marked = marked or any(_indistinguishable(value, results.settings.ci) for value in values)
+            table.add_row(method, *map(_cell, values))
+            marked = marked or any(map(_indistinguishable, values))
         yield table
     yield Text(_legend(results, marked=marked), style="dim")
 
@@ -63,9 +65,9 @@ def number(value: float, digits: int = 4) -> str:
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
-def _cell(value: Value, level: float) -> str:
+def _cell(value: Value) -> str:
     """The value, and its interval on a second line."""
-    mark = NOT_DISTINGUISHABLE if _indistinguishable(value, level) else ""
+    mark = NOT_DISTINGUISHABLE if _indistinguishable(value) else ""
     undefined = f" ({value.n_undefined} undef.)" if value.n_undefined else ""
     shown = f"{value.value:.4f}{mark}" if math.isfinite(value.value) else "undefined"
     if not math.isfinite(value.low):
@@ -73,8 +75,9 @@ def _cell(value: Value, level: float) -> str:
     return f"{shown}{undefined}\n{number(value.low)}–{number(value.high)}"
 
 
-def _indistinguishable(value: Value, level: float) -> bool:
-    return math.isfinite(value.p_calibrated) and value.p_calibrated > 1 - level
+def _indistinguishable(value: Value) -> bool:
+    """An error whose interval reaches the value of perfect calibration."""
+    return math.isfinite(value.p_calibrated) and value.low <= 0
 
 
 def _find(values: Sequence[Value], metric: Metric) -> Value:

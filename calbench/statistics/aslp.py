@@ -6,9 +6,9 @@ so the choice is made when pixels are read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from calbench.statistics.rows import Array, Rows, row_array
+from calbench.statistics.rows import PER_ROW, Array, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +22,11 @@ class AslpRows(Rows):
         s_measure: `(rows,)`, NaN where the centroid rounds to the first row or column.
     """
 
-    counts: Array = row_array()
-    precision: Array = row_array()
-    recall: Array = row_array()
-    tpr: Array = row_array()
-    fpr: Array = row_array()
-    e: Array = row_array()
-    mae: Array = row_array()
-    s_measure: Array = row_array()
+    counts: Array = field(metadata=PER_ROW)
+    precision: Array = field(metadata=PER_ROW)
+    recall: Array = field(metadata=PER_ROW)
+    tpr: Array = field(metadata=PER_ROW)
+    fpr: Array = field(metadata=PER_ROW)
+    e: Array = field(metadata=PER_ROW)
+    mae: Array = field(metadata=PER_ROW)
+    s_measure: Array = field(metadata=PER_ROW)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from calbench.statistics.reliability import ReliabilityCells
-from calbench.statistics.rows import Array, Rows, row_array
+from calbench.statistics.rows import PER_ROW, Array, Rows
 from calbench.statistics.scoring import ScoreSums
 
 Event = Literal["top-label", "foreground"]
@@ -31,7 +31,7 @@ class JointHistogram(Rows):
         probs: probability of foreground that each level stands for, `(256,)`; v / 255 until a calibrator changes it.
     """
 
-    counts: Array = row_array()
+    counts: Array = field(metadata=PER_ROW)
     probs: Array = field(default_factory=level_probs)
 
     def reliability(self, event: Event) -> ReliabilityCells:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 
-from calbench.statistics.rows import Array, Rows, row_array
+from calbench.statistics.rows import PER_ROW, Array, Rows
 
 
 @dataclass(frozen=True, eq=False)
 class ImageTable(Rows):
     """Named columns, one row an image: `values` has shape `(rows, columns)`."""
 
-    values: Array = row_array()
+    values: Array = field(metadata=PER_ROW)
     columns: tuple[str, ...]
 
     @classmethod

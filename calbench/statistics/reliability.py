@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from calbench.statistics.rows import Array, Rows, row_array
+from calbench.statistics.rows import PER_ROW, Array, Rows
 
 Ties = Literal["split", "whole"]
 
@@ -41,9 +41,9 @@ class ReliabilityCells(Rows):
         score: the cells' scores, ascending, `(cells,)`, in [0, 1].
     """
 
-    count: Array = row_array()
-    confidence: Array = row_array()
-    correct: Array = row_array()
+    count: Array = field(metadata=PER_ROW)
+    confidence: Array = field(metadata=PER_ROW)
+    correct: Array = field(metadata=PER_ROW)
     score: Array
 
     @property

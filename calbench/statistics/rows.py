@@ -14,7 +14,7 @@ from calbench.errors import MergeError, listing
 Array = NDArray[Any]
 
 
-def row_array() -> Any:
+def field(metadata=PER_ROW) -> Any:
     """A dataclass field whose first axis runs over the rows; fields without it are shared by all rows."""
     return field(metadata={"rows": True})
 

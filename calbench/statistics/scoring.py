@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from calbench.statistics.rows import Array, Rows, row_array
+from calbench.statistics.rows import PER_ROW, Array, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +20,9 @@ class ScoreSums(Rows):
         clip: the clip of the log loss, shared by all rows.
     """
 
-    count: Array = row_array()
-    log_loss: Array = row_array()
-    squared_error: Array = row_array()
-    absolute_error: Array = row_array()
-    entropy: Array = row_array()
+    count: Array = field(metadata=PER_ROW)
+    log_loss: Array = field(metadata=PER_ROW)
+    squared_error: Array = field(metadata=PER_ROW)
+    absolute_error: Array = field(metadata=PER_ROW)
+    entropy: Array = field(metadata=PER_ROW)
     clip: float

@@ -1,0 +1,68 @@
+"""The interval of ECE holds the truth as often as it says, where the percentile bootstrap does not.
+
+Simulated data sets of 100 images with known true ECE; every seed is one data set, seen by four methods. The same
+comparison for other metrics, and in more detail, is `benchmarks/coverage.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from calbench.evaluate import Evaluator, Settings, Value
+from calbench.metrics.calibration_error import expected_calibration_error
+from calbench.statistics import JointHistogram, Statistics
+from calbench.synthetic import SyntheticScene, expected_histogram, histograms, sharpness_for_ece
+
+pytestmark = pytest.mark.slow
+
+TARGETS = (0.0, 0.002, 0.01, 0.05)
+SEEDS = 200
+IMAGES = 100
+SCENE = SyntheticScene(height=32, width=48)
+"""Small for speed; lengths are in image heights, so pixels depend on each other as in the default scene."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What 200 data sets gave at one true ECE: arrays over seeds."""
+
+    truth: float
+    low: np.ndarray
+    high: np.ndarray
+    median_unbiased: np.ndarray
+    p_calibrated: np.ndarray
+    percentile_low: np.ndarray
+    percentile_high: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def simulated() -> dict[float, Simulated]:
+    sharpnesses = [sharpness_for_ece(target, scene=SCENE) for target in TARGETS]
+    rows: list[list[tuple[float, ...]]] = [[] for _ in TARGETS]
+    for seed in range(SEEDS):
+        for found, histogram in zip(rows, histograms(IMAGES, sharpnesses, seed=seed, scene=SCENE), strict=True):
+            value, limits = evaluated(histogram, seed)
+            found.append((value.low, value.high, value.median_unbiased, value.p_calibrated, *limits))
+    truths = [
+        float(expected_calibration_error(expected_histogram(sharpness, scene=SCENE).reliability("top-label")))
+        for sharpness in sharpnesses
+    ]
+    return {
+        target: Simulated(truth, *np.array(found).T)
+        for target, truth, found in zip(TARGETS, truths, rows, strict=True)
+    }
+
+
+def evaluated(histogram: JointHistogram, seed: int) -> tuple[Value, np.ndarray]:
+    """The pooled ECE as the package reports it, and percentile limits from the same replicates."""
+    evaluator = Evaluator(Statistics(histogram), Settings(metrics=("ece",), n_boot=1000, seed=seed))
+    value = next(value for value in evaluator.values() if value.average == "pixels")
+    binned = histogram.reliability("top-label").binned(15).total(evaluator.unit_weights)
+    return value, np.quantile(expected_calibration_error(binned), [0.025, 0.975])
+
+
+def coverage(low: np.ndarray, high: np.ndarray, truth: float) -> float:
+    return float(np.mean((low <= truth) & (truth <= high)))
