@@ -275,7 +275,7 @@ def _demo(output: Path, force: bool) -> None:
 
 
 def _announcer(quiet: bool) -> Callable[[str], None]:
-    return (lambda message: None) if quiet else (lambda message: click.echo(message, err=True))
+    return (lambda _: None) if quiet else (lambda message: click.echo(message, err=True))
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def collect_folders(
     checkpoint: Path | None = None,
     resume_from: Path | None = None,
     progress: bool = False,
-    announce: Callable[[str], None] = lambda message: None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Read folders: check all pairs of all combinations, then count.
 

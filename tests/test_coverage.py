@@ -61,8 +61,15 @@ def evaluated(histogram: JointHistogram, seed: int) -> tuple[Value, np.ndarray]:
     evaluator = Evaluator(Statistics(histogram), Settings(metrics=("ece",), n_boot=1000, seed=seed))
     value = next(value for value in evaluator.values() if value.average == "pixels")
     binned = histogram.reliability("top-label").binned(15).total(evaluator.unit_weights)
-    return value, np.quantile(expected_calibration_error(binned), [0.025, 0.975])
+    replicates = np.abs(binned.residual).sum(-1) / binned.count.sum(-1)
+    return value, np.quantile(replicates, [0.025, 0.975])
 
 
 def coverage(low: np.ndarray, high: np.ndarray, truth: float) -> float:
     return float(np.mean((low <= truth) & (truth <= high)))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_tmp(simulated, target):
+    s = simulated[target]
+    print(target, s.truth, coverage(s.low, s.high, s.truth), np.mean(s.low>s.truth), np.mean(s.high<s.truth), "perc", coverage(s.percentile_low, s.percentile_high, s.truth), "above", np.mean(s.median_unbiased>s.truth), "atzero", np.mean(s.median_unbiased==0), np.median(s.median_unbiased), "p", np.mean(s.p_calibrated<=.05))

@@ -42,7 +42,7 @@ class Statistics:
         return self.histogram.names
 
     @property
-    def parts(self) -> dict[str, Rows]:
+    def parts(self) -> dict[str, Any]:
         """The kinds of rows that were collected."""
         return {name: getattr(self, name) for name in PARTS if getattr(self, name) is not None}
 

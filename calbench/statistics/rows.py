@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -14,9 +14,8 @@ from calbench.errors import MergeError, listing
 Array = NDArray[Any]
 
 
-def field(metadata=PER_ROW) -> Any:
-    """A dataclass field whose first axis runs over the rows; fields without it are shared by all rows."""
-    return field(metadata={"rows": True})
+PER_ROW = {"rows": True}
+"""Metadata of a dataclass field whose first axis runs over the rows; fields without it are shared by all rows."""
 
 
 @dataclass(frozen=True, eq=False)

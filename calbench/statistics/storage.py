@@ -29,7 +29,12 @@ def save_run(run: Run, path: str | Path) -> None:
     }
     arrays: dict[str, Array] = {}
     for number, ((dataset, method), statistics) in enumerate(run.combinations.items()):
-        entry = {"dataset": dataset, "method": method, "conventions": statistics.conventions, "parts": {}}
+        entry: dict[str, Any] = {
+            "dataset": dataset,
+            "method": method,
+            "conventions": statistics.conventions,
+            "parts": {},
+        }
         arrays[f"{number}/names"] = np.array(statistics.names, dtype=np.str_)
         for part, rows in statistics.parts.items():
             shared = {name: getattr(rows, name) for name in rows.shared_fields()}
