@@ -1,12 +1,13 @@
-"""How fast `calbench evaluate` is: against PySODMetrics, and against the floor that nobody who reads the files can pass.
+"""How fast `calbench evaluate` is: against PySODMetrics, and against the floor that no reader of the files can pass.
 
     python benchmarks/evaluate.py                        1000 images, some five minutes
     python benchmarks/evaluate.py --quick                150 images, under one minute
     python benchmarks/evaluate.py --keep images          draw the images once, use them again
 
-Every comparison is a ratio within one run: the contenders take turns, round after round, on the same files and with one
-thread each, and the table shows medians over the rounds. Both sides decode the PNGs with Pillow. PySODMetrics is called as
-its README does. The floor decodes both files and counts one joint histogram, nothing more. Nothing here is a test.
+Every comparison is a ratio within one run: the contenders take turns, round after round, on the same files, with one
+thread a process, and the table shows medians over the rounds. Both sides decode the PNGs with Pillow; PySODMetrics is
+called as its README does. The floor decodes both files and counts one joint histogram, nothing more. What the files cost
+both sides alike hides the difference between them, so the last comparison is on decoded images. Nothing here is a test.
 """
 
 # ruff: noqa: E402 (thread counts have to be set before numpy is imported)
@@ -74,7 +75,7 @@ def floor(pairs: Pairs) -> None:
 
 
 def peer(images: Sequence[tuple[Any, Any]], load: Callable[[Any], np.ndarray], weighted: bool) -> list[np.ndarray]:
-    """PySODMetrics on some images: its per-image values, MAE, S, E and F (adaptive, curve), and weighted F if asked for."""
+    """PySODMetrics on some images: per-image MAE, S, adaptive E, E curve, adaptive F, F curve and, if asked, weighted F."""
     import py_sod_metrics as sod
 
     handler = sod.FmeasureHandler(with_dynamic=True, with_adaptive=True)
@@ -110,43 +111,51 @@ def metrics_of(scores: Sequence[str], profile: str) -> tuple[str, ...]:
 
 
 def evaluate(statistics: Statistics, scores: Sequence[str], profile: str, n_boot: int = 0) -> dict[str, float]:
-    """calbench's numbers from rows."""
+    """Numbers of calbench from its rows, by metric; means over images."""
     settings = Settings(metrics=metrics_of(scores, profile), n_boot=n_boot)
-    return {value.metric: value.value for value in Evaluator(statistics, settings).values() if value.average == "images"}
+    values = Evaluator(statistics, settings).values()
+    return {value.metric: value.value for value in values if value.average == "images"}
 
 
 # ---- time ------------------------------------------------------------------------------------------------------------
 
 
-def timed(times: Seconds, name: str, function: Callable[[], Any]) -> Any:
-    start = time.perf_counter()
-    result = function()
-    times[name] = time.perf_counter() - start
-    return result
+class Clock:
+    """Seconds by name: on the wall, and of this process's CPU, which other load on the machine hardly moves."""
+
+    def __init__(self) -> None:
+        self.wall: Seconds = {}
+        self.cpu: Seconds = {}
+
+    def __call__(self, name: str, function: Callable[[], Any]) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = function()
+        self.wall[name], self.cpu[name] = time.perf_counter() - wall, time.process_time() - cpu
+        return result
 
 
-def one_round(folder: Path, pairs: Pairs, jobs: int) -> tuple[Seconds, dict[str, float]]:
-    """Every contender once, in turns; seconds each, and the largest difference between the two sides' values."""
-    times: Seconds = {}
-    timed(times, "floor", lambda: on_all(floor, pairs, jobs))
+def one_round(folder: Path, pairs: Pairs, jobs: int) -> tuple[Clock, dict[str, float]]:
+    """Every contender once, in turns: their times, and the largest difference between the two sides' values."""
+    timed = Clock()
+    timed("floor", lambda: on_all(floor, pairs, jobs))
     differences = {}
     for name, scores in SETS.items():
         options = CollectOptions(str(folder / "pred"), str(folder / "gt"), scores=scores)
-        timed(times, f"{name}: plan", partial(plan_run, options))
-        run = timed(times, f"{name}: collect", partial(collect_folders, options, jobs=jobs))
+        timed(f"{name}: plan", partial(plan_run, options))
+        run = timed(f"{name}: collect", partial(collect_folders, options, jobs=jobs))
         rows = next(iter(run.combinations.values()))
-        ours = timed(times, f"{name}: same numbers", partial(evaluate, rows, scores, "pysodmetrics"))
-        timed(times, f"{name}: all numbers", partial(evaluate, rows, scores, "calbench"))
-        timed(times, f"{name}: intervals", partial(evaluate, rows, scores, "calbench", N_BOOT))
+        ours = timed(f"{name}: same numbers", partial(evaluate, rows, scores, "pysodmetrics"))
+        timed(f"{name}: all numbers", partial(evaluate, rows, scores, "calbench"))
         if scores:
             their = partial(peer, load=read, weighted=WEIGHTED_F in scores)
-            theirs = peer_values(timed(times, f"{name}: peer", partial(on_all, their, pairs, jobs)))
+            theirs = peer_values(timed(f"{name}: peer", partial(on_all, their, pairs, jobs)))
             differences[name] = max(abs(ours[metric] - value) for metric, value in theirs.items())
-    return times, differences
+    timed("intervals", partial(evaluate, rows, scores, "calbench", N_BOOT))
+    return timed, differences
 
 
 def in_memory(pairs: Pairs) -> Seconds:
-    """Both sides on decoded images, one process: what the files hide."""
+    """Both sides on decoded images, one process: CPU seconds of what the files hide."""
     images = [(read(pred), read(gt)) for pred, gt in pairs[:IN_MEMORY]]
     names = tuple(pred.stem for pred, _ in pairs[:IN_MEMORY])
 
@@ -158,17 +167,17 @@ def in_memory(pairs: Pairs) -> Seconds:
         )
         return evaluate(rows, scores, "pysodmetrics")
 
-    times: Seconds = {}
+    timed = Clock()
     for name, scores in SETS.items():
-        timed(times, f"{name}: ours", partial(ours, scores))
+        timed(f"{name}: ours", partial(ours, scores))
         if scores:
             their = partial(peer, images, np.asarray, WEIGHTED_F in scores)
-            timed(times, f"{name}: peer", their)
-    return times
+            timed(f"{name}: peer", their)
+    return timed.cpu
 
 
 def import_contenders() -> None:
-    """What a new worker process would spend its first second on."""
+    """What a process spends its first second on; the memory of calbench alone is measured without it."""
     import py_sod_metrics  # noqa: F401
 
     time.sleep(0.5)
@@ -243,41 +252,39 @@ def summary(rounds: list[Seconds], images: int) -> dict[str, float]:
     return result
 
 
-def print_times(by_jobs: dict[int, dict[str, float]]) -> None:
-    columns = list(by_jobs)
-    print(f"\n{'milliseconds an image':<52}" + "".join(f"{jobs:>4} process{'es' * (jobs > 1):<2}" for jobs in columns))
+def print_times(columns: dict[str, dict[str, float]]) -> None:
+    print(f"\n{'milliseconds an image':<50}" + "".join(f"{title:>16}" for title in columns))
 
     def line(label: str, key: str, unit: str = "") -> None:
-        print(f"{label:<52}" + "".join(f"{by_jobs[jobs][key]:>13.2f}{unit:<1}" for jobs in columns))
+        print(f"{label:<50}" + "".join(f"{column[key]:>15.2f}{unit:<1}" for column in columns.values()))
 
     line("floor: decode both PNGs, one bincount", "floor [ms]")
     for name, scores in SETS.items():
         print(f"{name} metrics" if not scores else f"{name} set" if name == "full" else f"set {name}")
         line("  calbench, collect (reads the files)", f"{name}: collect [ms]")
-        line("    of which finding, pairing, headers", f"{name}: plan [ms]")
-        line("  calbench, evaluate: the peer's numbers", f"{name}: same numbers [ms]")
+        line("    of which finding, pairing, reading headers", f"{name}: plan [ms]")
+        line("  calbench, evaluate: the saliency metrics", f"{name}: same numbers [ms]")
         line("  calbench, evaluate: every metric", f"{name}: all numbers [ms]")
-        line(f"  calbench, every metric and {N_BOOT} replicates", f"{name}: intervals [ms]")
         if scores:
             line("  PySODMetrics", f"{name}: peer [ms]")
-            line("  calbench is faster, the peer's numbers", f"{name}: same numbers / peer", "x")
+            line("  calbench is faster, the saliency metrics", f"{name}: same numbers / peer", "x")
             line("  calbench is faster, every metric", f"{name}: all numbers / peer", "x")
-            line("  (at most, as nobody passes the floor)", f"{name}: peer / floor", "x")
+            line("  (at most: PySODMetrics / floor)", f"{name}: peer / floor", "x")
         else:
             line("  collect / floor", f"{name}: collect / floor", "x")
             line("  collect and evaluate every metric / floor", f"{name}: all numbers / floor", "x")
+    line(f"  calbench, evaluate with {N_BOOT} replicates", "intervals [ms]")
 
 
 def print_memory(table: list[dict[str, float]]) -> None:
-    print("\npeak memory of a fresh process [MB]      size     imports   collect  evaluate  ms an image")
+    print("\npeak memory of a fresh process [MB]       imports   collect  evaluate   collect [ms an image]")
     for row in table:
-        side = f"{row['pixels'] / row['images'] / 1e3:.0f} kpx"
-        print(
-            f"{row['images']:>10} images of{side:>24}{row['imports'] / 1e6:>12.1f}{row['collect'] / 1e6:>10.1f}"
-            f"{row['evaluate'] / 1e6:>10.1f}{row['seconds'] / row['images'] * 1e3:>13.2f}"
-        )
+        label = f"{row['images']:>6} images of {row['pixels'] / row['images'] / 1e3:.0f} kpixel"
+        peaks = "".join(f"{row[step] / 1e6:>10.1f}" for step in ("imports", "collect", "evaluate"))
+        print(f"{label:<39}{peaks}{row['seconds'] / row['images'] * 1e3:>16.2f}")
     for scale in (1, 2):
-        few, many = [row for row in table if row["scale"] == scale][:: 2 if scale == 1 else 1]
+        rows = [row for row in table if row["scale"] == scale]
+        few, many = rows[0], rows[-1]
         images = many["images"] - few["images"]
         growth = {step: (many[step] - few[step]) / images / 1e3 for step in ("collect", "evaluate")}
         print(
@@ -317,24 +324,27 @@ def main() -> None:
         folder = image_set(cache / f"{images}x1", images)
         pairs = [(pred, folder / "gt" / pred.name) for pred in sorted((folder / "pred").iterdir())]
         floor(pairs)  # the files are in the page cache from here on
+        import_contenders()
         Parallel(n_jobs=2)(delayed(import_contenders)() for _ in range(4))
-        found: dict[int, list[Seconds]] = {1: [], 2: []}
+        found: dict[str, list[Seconds]] = {"1 process": [], "its CPU": [], "2 processes": []}
         differences: dict[str, float] = {}
         decoded = []
         for _ in range(rounds):
-            for jobs, times in found.items():
-                seconds, differences = one_round(folder, pairs, jobs)
-                times.append(seconds)
+            alone, differences = one_round(folder, pairs, 1)
+            found["1 process"].append(alone.wall)
+            found["its CPU"].append(alone.cpu)
+            found["2 processes"].append(one_round(folder, pairs, 2)[0].wall)
             decoded.append(in_memory(pairs))
         memory = memory_table(cache, images)
-    by_jobs = {jobs: summary(times, images) for jobs, times in found.items()}
+    columns = {title: summary(times, images) for title, times in found.items()}
     setting["load after"] = load_average()
-    floors = [times["floor"] for times in found[1]]
+    floors = [times["floor"] for times in found["1 process"]]
 
     print(f"{'load after':<22}{setting['load after']}")
-    print(f"{'images':<22}{images}, {rounds} rounds; the floor's slowest round / fastest: {max(floors) / min(floors):.2f}")
-    print_times(by_jobs)
-    print("\nthe same on decoded images, one process, the peer's numbers")
+    print(f"{'images':<22}{images}")
+    print(f"{'rounds':<22}{rounds}; the floor's slowest / fastest: {max(floors) / min(floors):.2f}")
+    print_times(columns)
+    print("\ncalbench is faster on decoded images, the saliency metrics, one process's CPU")
     compute = {}
     for name in (name for name, scores in SETS.items() if scores):
         compute[name] = float(np.median([times[f"{name}: peer"] / times[f"{name}: ours"] for times in decoded]))
@@ -344,7 +354,7 @@ def main() -> None:
         print(f"  {name:<50}{difference:>13.1e}")
     print_memory(memory)
     if given.json:
-        record = {"setting": setting, "images": images, "rounds": found, "decoded": decoded, "summary": by_jobs}
+        record = {"setting": setting, "images": images, "rounds": found, "decoded": decoded, "summary": columns}
         record |= {"faster on decoded images": compute, "differences": differences, "memory": memory}
         given.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
 

@@ -6,10 +6,9 @@ well and does not stop at the first problem. A new detector is one function and 
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, groupby
@@ -19,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from calbench.collect import Task, measure_pair
-from calbench.errors import CalbenchError, InputError
+from calbench.errors import CalbenchError, FormatError, InputError
 from calbench.io.coding import MaskCoding, infer_coding, read_mask
 from calbench.io.images import read_size
 from calbench.io.pairing import Folders, Matching, Pair, find_folders, match_files
@@ -31,6 +30,7 @@ from calbench.statistics import Run, Statistics
 from calbench.statistics.rows import Array
 
 SCHEMA = 1
+LOSSY = {".jpg", ".jpeg"}
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -101,8 +101,9 @@ def report_lines(found: Iterable[Finding], width: int = 100) -> list[str]:
     for where, group in groupby(_sorted(found), key=lambda finding: finding.where):
         lines.append(where)
         for item in group:
-            share = f" ({item.count} of {item.total}" + (f", e.g. {item.example})" if item.example else ")")
-            lines.append(f"  {item.severity:<8}{item.code}" + share * bool(item.total))
+            few = f" ({item.count} of {item.total}, e.g. {item.example})" if item.count < item.total else ""
+            share = f" (all {item.total}, e.g. {item.example})" if item.total and not few else few
+            lines.append(f"  {item.severity:<8}{item.code}{share}")
             for lead, text in (("", item.message), ("-> ", item.remedy)):
                 indent = " " * 10
                 lines += textwrap.wrap(text, width, initial_indent=indent + lead,
@@ -129,11 +130,11 @@ RARE_OUTCOME = 0.15
 MIN_MAPS = 5
 """A folder of fewer maps shows no habit of the program that wrote them."""
 LONE_PEAK_PIXELS, LONE_PEAK_FOREGROUND = 1e-3, 0.05
-"""A map peaks alone if fewer of its pixels, and of its predicted foreground, are at 254 or 255. A network that saturates
-fills its objects with 255 (20 % to 60 % of the predicted foreground in real sets), and its unsure maps stay below; a
-stretched unsure map reaches 255 in a few pixels."""
+"""A map peaks alone if at most such a share of its pixels (or one pixel), and less of its predicted foreground, is at the
+top level. A network that saturates fills its objects with 255 (a third of the predicted foreground, in real sets), and its
+unsure maps stay below; a stretched unsure map reaches 255 all the same, in a few pixels."""
 LONE_PEAK_SHARE, LONE_PEAKS = 0.01, 3
-"""Share of such maps, and at least how many, that prove stretching when no map at all falls short of 255."""
+"""So many of them prove a stretch when no map at all falls short; in honest folders most such maps do."""
 HARD_SHARE, NEARLY_HARD_SHARE = 0.01, 0.20
 """Soft pixels (0.02 < p < 0.98) among themselves and the rarer end. Real network maps: 0.33 to 0.87; after a CRF: 0.16."""
 INVERTED_AUROC, INVERTED_IMAGE_AUROC, INVERTED_IMAGES = 0.4, 0.3, 0.05
@@ -203,36 +204,38 @@ class Evidence:
         facts = self.statistics.facts
         return np.zeros(len(self.levels), np.int64) if facts is None else facts[column]
 
-    def finding(self, code: str, severity: Severity, rows: Array, message: str, remedy: str) -> Finding:
-        """A finding about the images where `rows` is true."""
-        hit = np.flatnonzero(rows)
-        example = self.statistics.names[hit[0]] if len(hit) else ""
-        return Finding(code, severity, self.where, message, len(hit), len(rows), example, remedy)
+    def report(
+        self, code: str, severity: Severity, rows: Array, message: str, remedy: str, example: Array | None = None
+    ) -> Iterator[Finding]:
+        """A finding about the images where `rows` is true, none where there is no such image; `example` picks among them."""
+        if rows.any():
+            name = self.statistics.names[int(np.argmax(rows if example is None else example))]
+            yield Finding(code, severity, self.where, message, int(rows.sum()), len(rows), name, remedy)
 
 
 def min_max_stretched(evidence: Evidence) -> Iterator[Finding]:
-    """Every map of the folder spans the whole range: stretched map by map when saved, unless honestly saturated."""
+    """Every map spans the same full range: stretched one by one when saved, unless every image honestly saturates."""
     rows, (low, high) = evidence.varied, evidence.extremes
-    if rows.sum() < MIN_MAPS or evidence.soft_share < HARD_SHARE:
+    top = int(high.max(initial=0))  # 254 where maps were truncated, after a stretch or not
+    spans = bool((low[rows] == 0).all() and (high[rows] == top).all())
+    if rows.sum() < MIN_MAPS or top < 254 or not spans or evidence.soft_share < HARD_SHARE:
         return
-    # truncation or interpolation after the stretch may take one level from either end
-    spans = bool(((low <= 1) & (high >= 254))[rows].all())
-    exact = bool(((low == 0) & (high == 255))[rows].all())
-    peak, predicted = evidence.levels[:, 254:].sum(1), evidence.levels[:, 128:].sum(1)
-    lone = rows & (peak < LONE_PEAK_PIXELS * evidence.n_pixels) & (peak < LONE_PEAK_FOREGROUND * predicted)
-    if spans and lone.sum() >= max(LONE_PEAKS, LONE_PEAK_SHARE * rows.sum()):
-        yield evidence.finding(
-            "min-max-stretched", "error", lone,
-            f"every map spans {int(low[rows].max())} to {int(high[rows].min())} or more, even these, which reach the top in "
-            "fewer than 0.1 % of their pixels: each map was min-max stretched when saved, which destroys its calibration",
-            "save round(255 * p) without rescaling; of these maps trust rank and saliency metrics only",
+    peak, predicted = evidence.levels[:, top], evidence.levels[:, 128:].sum(1)
+    few = np.maximum(1, LONE_PEAK_PIXELS * evidence.n_pixels)
+    lone = rows & (peak <= few) & (peak < LONE_PEAK_FOREGROUND * predicted)
+    if lone.sum() >= max(LONE_PEAKS, LONE_PEAK_SHARE * rows.sum()):
+        yield from evidence.report(
+            "min-max-stretched", "error", rows,
+            f"every map hits 0 and {top}, {lone.sum()} of them in a few pixels only, where an unsure network stays below: "
+            "each map was min-max stretched when it was saved, which destroys its calibration",
+            "save np.round(255 * p) without rescaling; of these maps, trust rank and saliency metrics only", example=lone,
         )  # fmt: skip
-    elif exact:
-        yield evidence.finding(
+    elif top == 255:
+        yield from evidence.report(
             "min-max-stretched", "warning", rows,
-            "every map hits 0 and 255: min-max stretched when saved, or so sure that every image saturates; with so many "
-            "pixels at 255 the maps alone do not tell. If stretched, calibration was destroyed",
-            "look into the code that saved them for (x - min) / (max - min); save round(255 * p) without it",
+            "every map hits 0 and 255: min-max stretched when it was saved, which destroys calibration, or from a network "
+            "that is sure of something in every image; with so many pixels at 255 the maps alone do not tell",
+            "look for (x - min) / (max - min) in the code that saved them; save np.round(255 * p) without it",
         )  # fmt: skip
 
 
@@ -241,27 +244,26 @@ def hard_maps(evidence: Evidence) -> Iterator[Finding]:
     rows, top = evidence.n_pixels > 0, int(evidence.extremes[1].max(initial=0))
     soft = evidence.share[_SOFT].sum()
     if top == 1:
-        yield evidence.finding(
+        yield from evidence.report(
             "zero-one-maps", "error", rows & (evidence.extremes[1] == 1),
             "no map has a level above 1: 0/1 masks, read as probabilities of at most 1/255",
             "save probabilities as round(255 * p); for hard masks at least 0 and 255",
         )  # fmt: skip
     elif 1 < top < 128 and evidence.n_foreground.any():
-        yield evidence.finding(
-            "low-maximum", "warning", rows & (evidence.extremes[1] == top),
-            f"the highest level of the folder is {top}: no pixel is ever predicted foreground; is this another scale, such "
-            "as 0 to 100?",
+        yield from evidence.report(
+            "low-maximum", "warning", rows,
+            f"no map has a level above {top}: nothing is ever predicted foreground; another scale, such as 0 to 100?",
             "save probabilities as round(255 * p)",
         )  # fmt: skip
     elif top >= 128 and evidence.soft_share < HARD_SHARE:
-        yield evidence.finding(
+        yield from evidence.report(
             "hard-maps", "warning", rows,
             f"hard masks passed as probabilities: {soft:.2%} of the pixels lie between p = 0.02 and 0.98; the calibration "
             "error of a hard mask is only its error rate",
             "save the network's probabilities before they are thresholded",
         )  # fmt: skip
     elif top >= 128 and evidence.soft_share < NEARLY_HARD_SHARE:
-        yield evidence.finding(
+        yield from evidence.report(
             "nearly-binary", "warning", rows,
             f"nearly binary maps: only {soft:.1%} of the pixels lie between p = 0.02 and 0.98; refined by a CRF, sharpened, "
             "or from a network that is almost always certain",
@@ -277,13 +279,13 @@ def inverted_maps(evidence: Evidence) -> Iterator[Finding]:
     worse = both & (np.nan_to_num(per_image, nan=1.0) < 0.5)
     wrong = both & (np.nan_to_num(per_image, nan=1.0) < INVERTED_IMAGE_AUROC)
     if pooled < INVERTED_AUROC and worse.sum() > both.sum() / 2:
-        yield evidence.finding(
+        yield from evidence.report(
             "inverted-maps", "error", worse,
             f"predictions are higher on background than on foreground (AUROC {pooled:.2f}): inverted maps or masks",
             "save 255 - map, or check which class the masks mark with their high value",
         )  # fmt: skip
     elif wrong.sum() > INVERTED_IMAGES * len(both):
-        yield evidence.finding(
+        yield from evidence.report(
             "inverted-images", "warning", wrong,
             "single maps rank background far above foreground (AUROC below 0.3), in a folder that does not",
             "look at these images: inverted, or paired with the wrong mask?",
@@ -294,7 +296,7 @@ def truncated_levels(evidence: Evidence) -> Iterator[Finding]:
     """Probability mass piles up at 254 and 255 never occurs: int(255 p) instead of round(255 p)."""
     total = evidence.levels.sum(0)
     if total[255] == 0 and total[254] > total[253] and evidence.soft_share >= HARD_SHARE:
-        yield evidence.finding(
+        yield from evidence.report(
             "truncated-levels", "warning", evidence.extremes[1] == 254,
             "the maximum is 254, never 255, although pixels pile up there: p * 255 was truncated, not rounded, so every p is "
             "about 0.002 (half a level) too low",
@@ -306,23 +308,21 @@ def constant_maps(evidence: Evidence) -> Iterator[Finding]:
     """Maps of one level; an all-zero map of an empty mask is a right answer, not a fault."""
     right = (evidence.extremes[1] == 0) & (evidence.n_foreground == 0)
     rows = (evidence.n_pixels > 0) & ~evidence.varied & ~right
-    if rows.any():
-        yield evidence.finding(
-            "constant-maps", "error" if rows.all() else "warning", rows,
-            "maps with one level everywhere",
-            "look at these files: did the network fail, or was the map written wrongly?",
-        )  # fmt: skip
+    yield from evidence.report(
+        "constant-maps", "error" if rows.all() else "warning", rows,
+        "maps with one level everywhere",
+        "look at these files: did the network fail, or was the map written wrongly?",
+    )  # fmt: skip
 
 
 def void_images(evidence: Evidence) -> Iterator[Finding]:
     """Images where no pixel counts."""
     rows = evidence.n_pixels == 0
-    if rows.any():
-        yield evidence.finding(
-            "void-images", "error" if rows.all() else "warning", rows,
-            "images without a single valid pixel: nothing can be measured on them",
-            "check the void value and the field of view",
-        )  # fmt: skip
+    yield from evidence.report(
+        "void-images", "error" if rows.all() else "warning", rows,
+        "images without a single valid pixel: nothing can be measured on them",
+        "check the void value and the field of view",
+    )  # fmt: skip
 
 
 def duplicates(evidence: Evidence) -> Iterator[Finding]:
@@ -335,40 +335,36 @@ def duplicates(evidence: Evidence) -> Iterator[Finding]:
         ("duplicate-predictions", "predictions", _repeated(pred) & evidence.varied),
         ("duplicate-masks", "masks", _repeated(gt) & ~plain),
     ):
-        if rows.any():
-            yield evidence.finding(
-                code, "warning", rows, f"the same file under several names among the {what}",
-                "keep one of each, or find out which of them is wrong: images that repeat make intervals too narrow",
-            )  # fmt: skip
-    if (pred == gt).any():
-        yield evidence.finding(
-            "mask-as-prediction", "error", pred == gt, "the prediction is the file of its own mask, byte for byte",
-            "point --pred at the network's maps",
+        yield from evidence.report(
+            code, "warning", rows, f"the same file under several names among the {what}",
+            "keep one of each, or find out which of them is wrong: images that repeat make intervals too narrow",
         )  # fmt: skip
+    yield from evidence.report(
+        "mask-as-prediction", "error", pred == gt, "the prediction is the file of its own mask, byte for byte",
+        "point --pred at the network's maps",
+    )  # fmt: skip
 
 
 def prediction_files(evidence: Evidence) -> Iterator[Finding]:
     """Predictions that were changed on the way to a grey map of the mask's size."""
     resized, channels = evidence.fact("resized") > 0, evidence.fact("pred_channels") > 1
     spread = int(evidence.fact("pred_spread").max(initial=0))
-    if resized.any():
-        yield evidence.finding(
-            "resized-predictions", "note", resized, "predictions of another size than their mask, resized (bilinear)",
-            "save maps at the mask's size; interpolation softens them, which moves calibration",
-        )  # fmt: skip
-    if channels.any():
-        differ = f"; the channels differ by up to {spread} levels, their luma is read" if spread else ""
-        yield evidence.finding(
-            "colour-predictions", "warning" if spread else "note", channels,
-            f"grey predictions saved with several channels{differ}", "save one 8-bit channel",
-        )  # fmt: skip
+    yield from evidence.report(
+        "resized-predictions", "note", resized, "predictions of another size than their mask, resized (bilinear)",
+        "save maps at the mask's size; interpolation softens them, which moves calibration",
+    )  # fmt: skip
+    differ = f"; the channels differ by up to {spread} levels, their luma is read" if spread else ""
+    yield from evidence.report(
+        "colour-predictions", "warning" if spread else "note", channels,
+        f"grey predictions saved with several channels{differ}", "save one 8-bit channel",
+    )  # fmt: skip
 
 
 def few_images(evidence: Evidence) -> Iterator[Finding]:
     """Too few images to resample."""
     n = len(evidence.levels)
     if n < FEW_IMAGES:
-        yield evidence.finding(
+        yield from evidence.report(
             "few-images", "note", np.ones(n, bool), f"{n} images: intervals that resample images are rough below 30",
             "read the intervals as a rough guide; add images if there are more",
         )  # fmt: skip
@@ -377,16 +373,13 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
 def grey_masks(evidence: Evidence) -> Iterator[Finding]:
     """Mask bytes between black and white."""
     between = evidence.fact("gt_between")
-    if not between.any():
-        return
-    total = int(evidence.n_pixels.sum() + evidence.fact("void").sum())
-    share = int(between.sum()) / total
+    share = between.sum() / max(int((evidence.fact("height") * evidence.fact("width")).sum()), 1)
     rule = evidence.statistics.conventions.get("gt_threshold")
     many = share > GREY_SHARE
-    yield evidence.finding(
+    yield from evidence.report(
         "grey-masks" if many else "anti-aliased-masks", "warning" if many else "note", between > 0,
-        f"{share:.2%} of the mask pixels are neither 0, 1 nor 255; foreground is " + (
-            "byte > the threshold" if rule is None else f"byte > {rule}"),
+        f"{share:.2%} of the mask pixels are neither 0, 1 nor 255; foreground is "
+        + ("what exceeds the threshold" if rule is None else f"byte > {rule}"),
         "compare the numbers under another --gt-threshold" + (", or use the original binary masks" if many else ""),
     )  # fmt: skip
 
@@ -406,8 +399,7 @@ def mask_files(evidence: Evidence) -> Iterator[Finding]:
         ("channels-differ", spread > 0, f"the channels of masks differ by up to {int(spread.max(initial=0))} levels: their "
          "luma is read", "use the original masks if there are any"),
     ):  # fmt: skip
-        if rows.any():
-            yield evidence.finding(code, "note", rows, message, remedy)
+        yield from evidence.report(code, "note", rows, message, remedy)
 
 
 def plain_masks(evidence: Evidence) -> Iterator[Finding]:
@@ -417,31 +409,28 @@ def plain_masks(evidence: Evidence) -> Iterator[Finding]:
         ("empty-masks", some & (evidence.n_foreground == 0), "foreground", "F, AP and AUROC are"),
         ("full-masks", some & (evidence.n_foreground == evidence.n_pixels), "background", "AUROC is"),
     ):
-        if rows.any():
-            severity: Severity = "error" if rows.all() else "warning" if rows.mean() <= RARE_MASKS else "note"
-            yield evidence.finding(
-                code, severity, rows, f"masks without {what}; {effect} undefined or 0 there",
-                "look at these masks: so few are often mistakes" if severity == "warning" else
-                "check --gt-threshold and how the masks are coded" if severity == "error" else
-                "if that is meant so, watch n_undefined and compare pooled numbers",
-            )  # fmt: skip
+        severity: Severity = "error" if rows.all() else "warning" if rows.mean() <= RARE_MASKS else "note"
+        yield from evidence.report(
+            code, severity, rows, f"masks without {what}; {effect} undefined or 0 there",
+            "look at these masks: so few are often mistakes" if severity == "warning" else
+            "check --gt-threshold and how the masks are coded" if severity == "error" else
+            "if that is meant so, watch n_undefined and compare pooled numbers",
+        )  # fmt: skip
 
 
 def field_of_view(evidence: Evidence) -> Iterator[Finding]:
     """What lies outside the field of view (or under a void value) and therefore does not count."""
     lost, predicted = evidence.fact("void_foreground"), evidence.fact("void_nonzero")
-    if lost.any():
-        yield evidence.finding(
-            "foreground-outside", "note", lost > 0,
-            f"{int(lost.sum())} foreground pixels of the masks lie outside the field of view and do not count",
-            "nothing to do if the field of view is the right one",
-        )  # fmt: skip
-    if predicted.any():
-        yield evidence.finding(
-            "predictions-outside", "note", predicted > 0,
-            f"{predicted.sum() / evidence.fact('void').sum():.1%} of the pixels that do not count have a prediction above 0; "
-            "it is ignored", "nothing to do; tools that know no field of view count them",
-        )  # fmt: skip
+    yield from evidence.report(
+        "foreground-outside", "note", lost > 0,
+        f"{int(lost.sum())} foreground pixels of the masks lie outside the field of view and do not count",
+        "nothing to do if the field of view is the right one",
+    )  # fmt: skip
+    yield from evidence.report(
+        "predictions-outside", "note", predicted > 0,
+        f"{predicted.sum() / max(int(evidence.fact('void').sum()), 1):.1%} of the pixels that do not count have a prediction "
+        "above 0; it is ignored", "nothing to do; tools that know no field of view count them",
+    )  # fmt: skip
 
 
 def imbalance(evidence: Evidence) -> Iterator[Finding]:
@@ -449,7 +438,7 @@ def imbalance(evidence: Evidence) -> Iterator[Finding]:
     share = evidence.n_foreground.sum() / max(int(evidence.n_pixels.sum()), 1)
     what = "foreground" if share < 0.5 else "background"
     if 0 < min(share, 1 - share) < RARE_OUTCOME:
-        yield evidence.finding(
+        yield from evidence.report(
             "class-imbalance", "note", evidence.n_pixels > 0,
             f"{min(share, 1 - share):.1%} of the pixels are {what}: the other outcome decides ece, accuracy and Brier score",
             "read ece_fg and ap as well",
@@ -464,18 +453,18 @@ def mean_shift(evidence: Evidence) -> Iterator[Finding]:
     p, y = float(evidence.share @ pooled.probs), float(evidence.n_foreground.sum()) / n
     if abs(p - y) > SHIFT:
         side = "under" if p < y else "over"
-        yield evidence.finding(
+        yield from evidence.report(
             f"foreground-{side}-predicted", "note", rows,
-            f"{side}-confident about foreground on average: the mean p is {p:.3f}, the foreground share {y:.3f}",
+            f"foreground is {side}-predicted on average: mean p {p:.3f}, foreground share {y:.3f}",
             "read ece_fg and the reliability diagram of foreground; a calibrator with a shift may help",
         )  # fmt: skip
     cells = pooled.reliability("top-label")
     confidence, accuracy = float(cells.confidence.sum()) / n, float(cells.correct.sum()) / n
     if abs(confidence - accuracy) > SHIFT:
         side = "under" if confidence < accuracy else "over"
-        yield evidence.finding(
+        yield from evidence.report(
             f"{side}-confident", "note", rows,
-            f"{side}-confident decisions on average: mean confidence {confidence:.3f}, accuracy {accuracy:.3f}",
+            f"decisions are {side}-confident on average: mean confidence {confidence:.3f}, accuracy {accuracy:.3f}",
             "read ece and the reliability diagram; a calibrator fitted on other images may help",
         )  # fmt: skip
 
@@ -510,3 +499,257 @@ def findings(statistics: Statistics, where: str, detectors: Sequence[Detector] =
     """What the rows of one method on one data set say."""
     evidence = Evidence(statistics, where)
     return [finding for detector in detectors for finding in detector(evidence)]
+
+
+def check_run(run: Run) -> list[Finding]:
+    """What the rows of all methods and data sets say: `findings` of each, and copies between methods."""
+    found = {key: findings(statistics, _where(*key)) for key, statistics in run.combinations.items()}
+    return _sorted([*_merged(found), *_copied(run.combinations)])
+
+
+def _where(dataset: str, method: str) -> str:
+    return f"{method} on {dataset}"
+
+
+def _merged(found: Mapping[tuple[str, str], Sequence[Finding]]) -> list[Finding]:
+    """What several methods on a data set have in common (its masks, mostly), said once."""
+    holders: dict[tuple[str, Finding], list[str]] = defaultdict(list)
+    for (dataset, method), items in found.items():
+        for item in items:
+            holders[dataset, replace(item, where="")].append(method)
+    n_methods = Counter(dataset for dataset, _ in found)
+    return [
+        replace(
+            item, where=_where(dataset, "all methods" if 1 < len(methods) == n_methods[dataset] else ", ".join(methods))
+        )
+        for (dataset, item), methods in holders.items()
+    ]
+
+
+def _copied(measured: Mapping[tuple[str, str], Statistics]) -> Iterator[Finding]:
+    """Files that two methods share on one data set."""
+    for ((dataset, first), a), ((other, second), b) in combinations(measured.items(), 2):
+        if dataset == other and a.facts is not None and b.facts is not None:
+            evidence = Evidence(b, _where(dataset, second))
+            yield from evidence.report(
+                "copied-predictions", "warning", np.isin(b.facts["pred_digest"], a.facts["pred_digest"]) & evidence.varied,
+                f"the very files that {first} has", "find out whose maps they are, and save the other method's again",
+            )  # fmt: skip
+
+
+def _repeated(digests: Array) -> Array:
+    _, inverse, counts = np.unique(digests, return_inverse=True, return_counts=True)
+    return np.asarray(counts[inverse] > 1)
+
+
+# ---- what the files say -----------------------------------------------------------------------------------------------
+
+UNKNOWN_CODING = MaskCoding("0/1", 0, (255,))
+"""Lets predictions be examined where the masks' coding is in doubt; the masks are not judged by it."""
+
+
+@dataclass
+class _Examined:
+    """One method on one data set while it is examined."""
+
+    folders: Folders
+    n_pairs: int = 0
+    pairs: tuple[Pair, ...] = ()
+    coding: MaskCoding | None = None
+    fov: MaskCoding | None = None
+    found: list[Finding] = field(default_factory=list)
+    failures: list[tuple[str, CalbenchError]] = field(default_factory=list)
+    rows: list[Statistics] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.folders.dataset, self.folders.method
+
+    def add(self, code: str, severity: Severity, names: Sequence[str], message: str, remedy: str) -> None:
+        """A finding about these files, if there are any."""
+        if names:
+            total = max(self.n_pairs, len(names))
+            self.found.append(Finding(code, severity, _where(*self.key), message, len(names), total, names[0], remedy))
+
+    def add_error(self, code: str, error: CalbenchError) -> None:
+        """A finding about the whole folder."""
+        self.found.append(_from_error(code, _where(*self.key), error))
+
+
+def check_folders(options: CollectOptions, *, jobs: int | None = None, progress: bool = False) -> Diagnosis:
+    """Examine the folders that the options name as far as they can be read, whatever is wrong with some of the files.
+
+    Args:
+        options: as for `collect_folders`; positional scores are not computed.
+        jobs: worker processes; None chooses.
+        progress: draw a bar on stderr.
+    """
+    try:
+        combined, notes = find_folders(
+            options.pred, options.gt, options.mask, methods=options.methods, datasets=options.datasets
+        )
+    except InputError as error:
+        return Diagnosis((_from_error("no-folders", options.pred, error),))
+    examined = [_survey(folders, options) for folders in combined]
+    resize = options.on_mismatch == "resize-pred"
+    tasks = [
+        (number, Task(pair, one.coding or UNKNOWN_CODING, one.fov, resize, (), False))
+        for number, one in enumerate(examined)
+        for pair in one.pairs
+    ]
+    with progress_bar("images", len(tasks), enabled=progress) as advance:
+        for number, name, outcome in parallel_map(_attempt, tasks, jobs):
+            if isinstance(outcome, Statistics):
+                examined[number].rows.append(outcome)
+            else:
+                examined[number].failures.append((name, outcome))
+            advance()
+    for one in examined:
+        _explain_failures(one)
+    measured = {one.key: _explain_rows(one) for one in examined if one.rows}
+    incomplete = [
+        Finding("incomplete", "warning", options.pred, note, 0, 0, "", "add what is missing") for note in notes
+    ]
+    found = [*incomplete, *_merged({one.key: one.found for one in examined}), *_copied(measured)]
+    return Diagnosis(
+        tuple(_sorted(found)),
+        {one.key: one.n_pairs for one in examined},
+        {one.key: len(one.rows) for one in examined},
+    )
+
+
+def _survey(folders: Folders, options: CollectOptions) -> _Examined:
+    """Pair the files, compare their sizes and infer how masks are coded; no prediction is decoded yet."""
+    one = _Examined(folders)
+    try:
+        matching = match_files(folders, pred_suffix=options.pred_suffix, gt_suffix=options.gt_suffix)
+    except InputError as error:
+        one.add_error("no-files", error)
+        return one
+    one.n_pairs = len(matching.pairs)
+    _explain_matching(one, matching, "warning" if options.on_missing == "skip" else "error")
+    if not matching.pairs:
+        return one
+    lossy_preds = [pair.pred.name for pair in matching.pairs if pair.pred.suffix.lower() in LOSSY]
+    lossy_masks = [pair.gt.name for pair in matching.pairs if pair.gt.suffix.lower() in LOSSY]
+    lossy = "saved as JPEG, which moves levels by a few, most at edges"
+    one.add("jpeg-predictions", "warning", lossy_preds, f"predictions {lossy}", "save PNG files")
+    one.add("jpeg-masks", "note", lossy_masks, f"masks {lossy}", "save PNG files")
+    one.pairs = tuple(_of_one_size(one, matching.pairs, options.on_mismatch))
+    gts = [pair.gt for pair in matching.pairs]
+    one.coding = _coding(one, gts, threshold=options.gt_threshold, void_values=options.void_values)
+    fovs = [pair.mask for pair in one.pairs if pair.mask is not None]
+    one.fov = _coding(one, fovs) if fovs else None
+    return one
+
+
+def _explain_matching(one: _Examined, matching: Matching, severity: Severity) -> None:
+    remedy = "complete the folders, or name the endings by --pred-suffix/--gt-suffix"
+    one.add("doubled-names", "error", [str(path) for path in matching.doubled], "files that share their name with another",
+            "keep one file a name, or tell them apart by --pred-suffix/--gt-suffix")  # fmt: skip
+    for code, files, message in (
+        ("missing-masks", matching.without_gt, "predictions without a mask"),
+        ("missing-predictions", matching.without_pred, "masks without a prediction"),
+        ("missing-fields-of-view", matching.without_mask, "images without a field of view"),
+    ):
+        one.add(code, severity, [path.name for path in files], message, remedy)
+    if not matching.pairs:
+        error = InputError(f"no prediction in {one.folders.pred} matches a mask in {one.folders.gt}; {remedy}")
+        one.add_error("no-pairs", error)
+
+
+def _of_one_size(one: _Examined, pairs: Sequence[Pair], on_mismatch: str) -> Iterator[Pair]:
+    """Pairs whose headers can be read and whose sizes allow to measure them; the others are explained."""
+    other: dict[str, list[str]] = {"prediction": [], "field of view": []}
+    shown: dict[str, str] = {}
+    for pair in pairs:
+        try:
+            sizes = {"mask": read_size(pair.gt), "prediction": read_size(pair.pred)}
+            if pair.mask is not None:
+                sizes["field of view"] = read_size(pair.mask)
+        except CalbenchError as error:
+            one.failures.append((pair.name, error))
+            continue
+        differ = [what for what, size in sizes.items() if size != sizes["mask"]]
+        for what in differ:
+            shown.setdefault(what, ", ".join(f"{side} {width}x{height}" for side, (height, width) in sizes.items()))
+            other[what].append(pair.name)
+        if not differ or (differ == ["prediction"] and on_mismatch == "resize-pred"):
+            yield pair
+    if on_mismatch != "resize-pred":
+        one.add("size-mismatch", "warning" if on_mismatch == "skip" else "error", other["prediction"],
+                f"predictions of another size than their mask: {shown.get('prediction')} (WxH)",
+                "save them at the mask's size, or choose --on-mismatch resize-pred (bilinear, recorded)")  # fmt: skip
+    one.add("field-of-view-size", "error", other["field of view"],
+            f"fields of view of another size than the mask: {shown.get('field of view')} (WxH)",
+            "save them at the mask's size")  # fmt: skip
+
+
+def _coding(
+    one: _Examined, paths: Sequence[Path], *, threshold: int | None = None, void_values: tuple[int, ...] = ()
+) -> MaskCoding | None:
+    """The coding of the masks that can be decoded; None, explained, where it cannot be decided."""
+    try:
+        try:
+            return infer_coding(paths, threshold=threshold, void_values=void_values)
+        except CalbenchError:
+            readable = [path for path in paths if _decodes(path)]
+            return infer_coding(readable or paths, threshold=threshold, void_values=void_values)
+    except CalbenchError as error:
+        one.add_error("mask-coding", error)
+        return None
+
+
+def _decodes(path: Path) -> bool:
+    try:
+        read_mask(path)
+    except CalbenchError:
+        return False
+    return True
+
+
+def _attempt(numbered: tuple[int, Task]) -> tuple[int, str, Statistics | CalbenchError]:
+    number, task = numbered
+    try:
+        return number, task.pair.name, measure_pair(task)
+    except CalbenchError as error:
+        return number, task.pair.name, error
+
+
+def _explain_failures(one: _Examined) -> None:
+    """One finding for each kind of failure: remedies, which name no file, tell the kinds apart."""
+    kinds: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for name, error in sorted(one.failures, key=lambda failure: failure[0]):
+        code = "unreadable" if isinstance(error, FormatError) else "wrong-values"
+        message, remedy = _split(error)
+        kinds[code, remedy].append((name, message))
+    for (code, remedy), offenders in kinds.items():
+        one.add(code, "error", [name for name, _ in offenders], offenders[0][1], remedy)
+
+
+def _explain_rows(one: _Examined) -> Statistics:
+    """The rows of a combination; they are held against the inferred coding, then examined."""
+    plan = Plan(one.folders, one.pairs, one.coding or UNKNOWN_CODING, one.fov, ())
+    statistics = replace(Statistics.concat(one.rows), conventions=plan.conventions)
+    known = one.coding is not None
+    if known:
+        try:
+            verify_coding(plan, statistics)
+        except CalbenchError as error:
+            one.add_error("mask-coding", error)
+            known = False
+    one.found += findings(statistics, _where(*one.key), DETECTORS if known else PREDICTION_DETECTORS)
+    return statistics
+
+
+def _from_error(code: str, where: str, error: CalbenchError) -> Finding:
+    message, remedy = _split(error)
+    return Finding(code, "error", where, message, 0, 0, "", remedy)
+
+
+def _split(error: CalbenchError) -> tuple[str, str]:
+    """What was found, and what to do: the two halves of an error message."""
+    text = str(error)
+    mark = "; " if "; " in text else "? "
+    message, _, remedy = text.partition(mark)
+    return (message + mark.strip(" ;"), remedy) if remedy else (text, "check the paths and options")

@@ -14,7 +14,8 @@ from calbench.metrics import METRICS
 from calbench.plan import CollectOptions
 from calbench.report.tables import console, headline_tables
 from calbench.results import Results
-from calbench.synthetic import DEMO_METHODS, expected_histogram, write_demo
+from calbench.statistics.histogram import Event
+from calbench.synthetic import DEMO_SHARPNESS, expected_histogram, write_demo
 
 
 def run_demo(folder: Path, *, force: bool = False) -> None:
@@ -43,7 +44,7 @@ def run_demo(folder: Path, *, force: bool = False) -> None:
     written = results.write(results_folder)
 
     click.echo("\nThe truth, from the formula that drew the maps:")
-    for method, sharpness in DEMO_METHODS.items():
+    for method, sharpness in DEMO_SHARPNESS.items():
         truth = expected_histogram(sharpness)
         errors = {name: METRICS[name].function(truth.reliability(event), bins=15) for name, event in _EVENTS.items()}
         click.echo(f"  {method:16s} " + "  ".join(f"{name} {float(value):.4f}" for name, value in errors.items()))
@@ -52,4 +53,4 @@ def run_demo(folder: Path, *, force: bool = False) -> None:
         click.echo(f"  {path}")
 
 
-_EVENTS = {"ece": "top-label", "ece_fg": "foreground"}
+_EVENTS: dict[str, Event] = {"ece": "top-label", "ece_fg": "foreground"}

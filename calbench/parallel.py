@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from joblib import Parallel, cpu_count, delayed
@@ -37,4 +40,19 @@ def parallel_map(
     if jobs == 1:
         yield from map(function, tasks)
     else:
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(function)(task) for task in tasks)
+        with _interrupts_deferred():
+            results = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(function)(task) for task in tasks)
+        yield from results
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Start worker processes that ignore Ctrl-C, which the shell sends to all: this process alone ends the run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -51,8 +51,7 @@ def simulated() -> dict[float, Simulated]:
         for sharpness in sharpnesses
     ]
     return {
-        target: Simulated(truth, *np.array(found).T)
-        for target, truth, found in zip(TARGETS, truths, rows, strict=True)
+        target: Simulated(truth, *np.array(found).T) for target, truth, found in zip(TARGETS, truths, rows, strict=True)
     }
 
 
@@ -70,6 +69,33 @@ def coverage(low: np.ndarray, high: np.ndarray, truth: float) -> float:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_tmp(simulated, target):
-    s = simulated[target]
-    print(target, s.truth, coverage(s.low, s.high, s.truth), np.mean(s.low>s.truth), np.mean(s.high<s.truth), "perc", coverage(s.percentile_low, s.percentile_high, s.truth), "above", np.mean(s.median_unbiased>s.truth), "atzero", np.mean(s.median_unbiased==0), np.median(s.median_unbiased), "p", np.mean(s.p_calibrated<=.05))
+def test_interval_covers_the_truth(simulated, target):
+    """Nominal 95 %; measured 96, 96, 94 and 96.5 %, with a Monte Carlo error of 1.5."""
+    found = simulated[target]
+    assert found.truth == pytest.approx(target, abs=1e-4)
+    assert coverage(found.low, found.high, found.truth) >= 0.90
+
+
+@pytest.mark.parametrize(("target", "most"), [(0.0, 0.05), (0.002, 0.80)])
+def test_percentile_bootstrap_does_not(simulated, target, most):
+    """Measured 0 and 69 %: noise only ever adds to ECE, so replicates lie above a small truth."""
+    found = simulated[target]
+    assert coverage(found.percentile_low, found.percentile_high, found.truth) <= most
+    assert np.mean(found.percentile_low > found.truth) > np.mean(found.percentile_high < found.truth)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_median_unbiased_value_is_above_the_truth_half_the_time(simulated, target):
+    """Measured 57.5, 44.5, 49 and 50 %, with a Monte Carlo error of 3.5; at 0 the value itself is often 0."""
+    found = simulated[target]
+    assert 0.35 <= np.mean(found.median_unbiased > found.truth) <= 0.65
+
+
+def test_perfect_calibration_is_rarely_rejected(simulated):
+    """Nominal 5 %; measured 6 %."""
+    assert np.mean(simulated[0.0].p_calibrated <= 0.05) <= 0.08
+
+
+@pytest.mark.parametrize("target", [0.01, 0.05])
+def test_miscalibration_is_found(simulated, target):
+    assert np.mean(simulated[target].p_calibrated <= 0.05) >= 0.95

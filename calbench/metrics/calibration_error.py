@@ -267,7 +267,7 @@ def under_norm(cells: ReliabilityCells, *, bins: int) -> Norm:
 
 def signed_gap(cells: ReliabilityCells) -> Array:
     """Mean confidence − accuracy; positive when overconfident on the whole. Shape `(...,)`, in [−1, 1]."""
-    return divide(-cells.residual.sum(-1), cells.count.sum(-1))
+    return divide(cells.confidence.sum(-1) - cells.correct.sum(-1), cells.count.sum(-1))
 
 
 def accuracy(cells: ReliabilityCells) -> Array:

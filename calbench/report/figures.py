@@ -42,7 +42,7 @@ def reliability_diagram(bins: Sequence[ReliabilityBin], ax: Axes) -> Axes:
     width = np.array([b.high_edge - b.low_edge for b in filled])
     accuracy, score = np.array([b.accuracy for b in filled]), np.array([b.confidence for b in filled])
     low, high = np.array([b.low for b in filled]), np.array([b.high for b in filled])
-    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=3.5)
     ax.bar(left, accuracy, width, align="edge", color=ACCURACY, edgecolor="white", linewidth=0.6, zorder=2)
     over = score > accuracy
     names = GAP_NAMES[bins[0].event]

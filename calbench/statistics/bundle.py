@@ -62,12 +62,15 @@ class Statistics:
                 raise MergeError(f"the statistics were collected under other conventions: {', '.join(differ)}")
             if piece.parts.keys() != first.parts.keys():
                 raise MergeError("one part of the statistics holds rows that another lacks; collect with one profile")
-        parts = {name: PARTS[name].concat([piece.parts[name] for piece in pieces]) for name in first.parts}
+        parts: dict[str, Any] = {
+            name: PARTS[name].concat([piece.parts[name] for piece in pieces]) for name in first.parts
+        }
         return replace(first, **parts)
 
     def select(self, rows: slice | Sequence[int] | Array) -> Self:
         """The images at these positions."""
-        return replace(self, **{name: part.select(rows) for name, part in self.parts.items()})
+        parts: dict[str, Any] = {name: part.select(rows) for name, part in self.parts.items()}
+        return replace(self, **parts)
 
     def total(self, weights: Array | None = None) -> Self:
         """The pooled counts (see `Rows.total`); scores and facts, which only make sense per image, are left out."""
