@@ -5,8 +5,8 @@
 >>> table = calbench.evaluate(calbench.collect([image]), metrics=["ece", "mae"])
 >>> table[["metric", "average", "value"]].round(4)
   metric average   value
-0    ece  pixels  0.3660
-1    ece  images  0.3660
+0    ece  pixels  0.2941
+1    ece  images  0.2941
 2    mae  images  0.3472
 """
 

@@ -116,10 +116,11 @@ _NUMBERS = [
                  help="Resample images whose names match alike (first group, if any) together: patients, videos."),
 ]  # fmt: skip
 _JOBS = [click.option("-j", "--jobs", type=int, metavar="N", help="Processes. Default: cores, fewer for small sets.")]
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 _QUIET = [
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text."),
+    _JSON,
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Say also what needs no action."),
+    click.option("-v", "--verbose", is_flag=True, help="Say also what the doctor notes without need of action."),
 ]
 _OUTPUT = [
     click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="OUT",
@@ -160,8 +161,8 @@ def _evaluate(
       calbench evaluate --pred drive/pred/mynet --gt drive/gt --mask drive/fov --group-by '^(\\d+)_'
       calbench evaluate --stats results/stats.npz --bins 30 -o results30
     """
-    from calbench.check import report_lines
     from calbench.collect import collect_folders
+    from calbench.findings import report_lines
     from calbench.progress import progress_bar
     from calbench.report.tables import console, headline_tables
     from calbench.results import Results
@@ -207,8 +208,13 @@ def _evaluate(
 
 
 @main.command("check")
-@_options(_INPUT, _JOBS, _QUIET, _CONFIG)
-def _check(jobs: int | None, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> None:
+@_options(
+    _INPUT,
+    _JOBS,
+    [_JSON, click.option("-q", "--quiet", is_flag=True, help="Leave out notes, which need no action.")],
+    _CONFIG,
+)
+def _check(jobs: int | None, as_json: bool, quiet: bool, **given: Any) -> None:
     """Look for what is wrong with folders of predictions and masks: the doctor.
 
     Pairs, sizes, modes, mask values, anti-aliasing, empty masks, hard or inverted maps, maps that were min-max stretched
@@ -219,21 +225,22 @@ def _check(jobs: int | None, as_json: bool, quiet: bool, verbose: bool, **given:
       calbench check --pred preds/mynet --gt data/SOD/GT
       calbench check --pred 'preds/{method}/{dataset}' --gt 'data/{dataset}/GT' --json
     """
-    from calbench.check import check_folders, report_lines
+    from calbench.check import check_folders
+    from calbench.findings import report_lines
 
     diagnosis = check_folders(_collect_options(given, None), jobs=jobs, progress=not quiet)
     if as_json:
         click.echo(json.dumps(diagnosis.to_json(), indent=2, ensure_ascii=False))
     else:
-        shown = [finding for finding in diagnosis.findings if verbose or not quiet or finding.severity != "note"]
-        for line in report_lines(shown):
+        shown = [finding for finding in diagnosis.findings if not quiet or finding.severity != "note"]
+        for line in (*report_lines(shown), diagnosis.summary):
             click.echo(line)
     click.get_current_context().exit(diagnosis.exit_code)
 
 
 @main.command("metrics")
 @click.option("--profile", type=click.Choice(list(PROFILES)), help="Only the metrics of this profile.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@_JSON
 def _metrics(profile: str | None, as_json: bool) -> None:
     """List every metric: definition, source, direction, average.
 

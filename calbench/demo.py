@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from calbench.check import check_folders, report_lines
+from calbench.check import check_folders
 from calbench.collect import collect_folders
 from calbench.errors import InputError
 from calbench.evaluate import Settings
+from calbench.findings import report_lines
 from calbench.metrics import METRICS
 from calbench.plan import CollectOptions
 from calbench.report.tables import console, headline_tables
@@ -33,7 +34,8 @@ def run_demo(folder: Path, *, force: bool = False) -> None:
 
     click.echo(f"$ calbench check --pred '{pred}' --gt '{gt}'")
     options = CollectOptions(pred, gt)
-    for line in report_lines(check_folders(options).findings):
+    diagnosis = check_folders(options)
+    for line in (*report_lines(diagnosis.findings), diagnosis.summary):
         click.echo(line)
 
     click.echo(f"\n$ calbench evaluate --pred '{pred}' --gt '{gt}' -o {results_folder}")

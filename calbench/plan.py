@@ -164,8 +164,8 @@ def verify_coding(plan: Plan, statistics: Statistics) -> None:
         raise ambiguous_coding(plan.folders.gt)
     if 0 < highest <= plan.coding.threshold:
         raise RangeError(
-            f"no mask in {plan.folders.gt} has a value above {plan.coding.threshold}, but values up to {highest} occur: are "
-            "these labels? say --gt-threshold 0 (foreground is byte > 0)"
+            f"no mask in {plan.folders.gt} has a value above {plan.coding.threshold}, but values up to {highest} occur, as "
+            "in label maps; say --gt-threshold 0 (foreground is byte > 0)"
         )
 
 

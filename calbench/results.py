@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calbench.check import Finding, findings
 from calbench.collect import collect
 from calbench.errors import InputError
 from calbench.evaluate import Evaluator, ReliabilityBin, Settings, Value
+from calbench.findings import Finding, check_run
 from calbench.intervals import FEW_UNITS, MIN_UNITS
 from calbench.io.files import atomic, safe_name, write_text
 from calbench.metrics import METRICS
@@ -110,11 +110,7 @@ class Results:
     @cached_property
     def findings(self) -> list[Finding]:
         """What the doctor finds in the rows."""
-        return [
-            finding
-            for (dataset, method), statistics in self.run.combinations.items()
-            for finding in findings(statistics, f"{method} on {dataset}")
-        ]
+        return check_run(self.run)
 
     @cached_property
     def warnings(self) -> list[str]:

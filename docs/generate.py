@@ -149,8 +149,8 @@ def real_data_page(data: Path) -> str:
         "# Real prediction maps",
         "",
         "Written by `python docs/generate.py --real-data PATH/data`, which ran every command below as it stands. The sets",
-        "are public and not part of calbench: SOD maps and masks from ArcherFMY/sal_eval_toolbox and JoahHe's saliency repository,",
-        "DRIVE maps from juntang-zhuang/LadderNet and orobix/retina-unet, RGBT-VT21 from xanxuso's RGB-T repository.",
+        "are public and not part of calbench: SOD maps and masks from ArcherFMY/sal_eval_toolbox and JoahHe's saliency",
+        "repository, DRIVE from juntang-zhuang/LadderNet and orobix/retina-unet, RGBT-VT21 from xanxuso's RGB-T repository.",
     ]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -13,17 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calbench.check import (
-    DETECTORS,
-    SEVERITIES,
-    Diagnosis,
-    Finding,
-    check_folders,
-    check_run,
-    findings,
-    report_lines,
-)
+from calbench.check import Diagnosis, check_folders
 from calbench.collect import collect, collect_folders
+from calbench.findings import DETECTORS, SEVERITIES, Finding, check_run, findings, report_lines
 from calbench.io.sample import Sample
 from calbench.plan import CollectOptions
 from calbench.statistics import Statistics

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def read_size(path: Path) -> tuple[int, int]:
         FormatError: no image that Pillow knows.
     """
     try:
-        with Image.open(path) as image:
+        with _large_allowed(), Image.open(path) as image:
             return image.height, image.width
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
@@ -63,13 +64,19 @@ def read_grey(path: Path) -> GreyImage:
     """
     data = read_bytes(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
+        with _large_allowed(), Image.open(io.BytesIO(data)) as image:
+            image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
     return _grey(image, path, digest(data))
+
+
+@contextmanager
+def _large_allowed() -> Iterator[None]:
+    """Aerial and medical images are large; Pillow still refuses what could only be an attack."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def resize_bilinear(levels: Array, size: tuple[int, int]) -> Array:

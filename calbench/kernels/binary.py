@@ -42,7 +42,8 @@ def measure(
         valid: `(H, W)` bool, False at void pixels, which enter nothing; None when all count.
         scores: which of "s_measure" and "weighted_f" to compute; the rest costs no time.
 
-    >>> measure(np.array([[0, 255]], np.uint8), np.array([[False, True]])).scores["s_measure"]
+    >>> levels = np.array([[0, 0, 0], [0, 255, 0], [0, 0, 0]], np.uint8)
+    >>> measure(levels, levels > 128).scores["weighted_f"]
     1.0
     """
     foreground = target if valid is None else target & valid

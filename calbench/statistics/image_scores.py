@@ -22,7 +22,7 @@ class ImageTable(Rows):
     def from_records(cls, names: Sequence[str], records: Sequence[Mapping[str, float]], dtype: type) -> Self:
         """A table from one mapping an image; all have the same keys."""
         columns = tuple(records[0]) if records else ()
-        values = np.array([[record[column] for column in columns] for record in records], dtype)
+        values: Array = np.array([[record[column] for column in columns] for record in records], dtype)
         return cls(tuple(names), values.reshape(len(names), len(columns)), columns)
 
     def __getitem__(self, column: str) -> Array:
