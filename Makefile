@@ -24,7 +24,7 @@ demo: $(VENV)/.run
 	$(BIN)/calbench demo --force
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto  # a process a core, a thread each
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

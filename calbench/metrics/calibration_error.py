@@ -14,7 +14,7 @@ import numpy as np
 from scipy.fft import dct, idct
 
 from calbench.intervals import Norm
-from calbench.statistics.reliability import ReliabilityCells, Ties, divide, equal_mass, equal_width
+from calbench.statistics.reliability import BinSums, ReliabilityCells, Ties, divide, equal_mass, equal_width
 from calbench.statistics.rows import Array
 
 MCE_MIN_SHARE = 1e-4
@@ -350,7 +350,7 @@ def _bandwidth(residual: Array, total: Array) -> Array:
     return high
 
 
-def _mean_gap(binned: ReliabilityCells) -> Array:
+def _mean_gap(binned: BinSums) -> Array:
     return divide(np.abs(binned.residual).sum(-1), binned.count.sum(-1))
 
 

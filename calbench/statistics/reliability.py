@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,44 +28,52 @@ def bin_index(scores: Array, n_bins: int) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class ReliabilityCells(Rows):
-    """Sufficient statistics of calibration: all pixels of a cell share one score.
-
-    For the event "top-label" the score is the confidence max(p, 1 − p) and `correct` counts right decisions; for
-    "foreground" the score is p and `correct` counts foreground pixels.
+class BinSums(Rows):
+    """Sums over bins of pixels, from which calibration errors follow.
 
     Attributes:
-        count: pixels per cell, `(..., cells)`.
-        confidence: Σ score over the pixels of the cell, `(..., cells)`.
-        correct: Σ correct, `(..., cells)`.
-        score: the cells' scores, ascending, `(cells,)`, in [0, 1].
+        count: pixels per bin, `(..., bins)`.
+        confidence: Σ score over the pixels of the bin, `(..., bins)`.
+        correct: Σ correct, `(..., bins)`.
     """
 
     count: Array = field(metadata=PER_ROW)
     confidence: Array = field(metadata=PER_ROW)
     correct: Array = field(metadata=PER_ROW)
-    score: Array
 
     @property
     def residual(self) -> Array:
-        """Σ (correct − score) per cell, `(..., cells)`: the quantity every calibration error is built from."""
+        """Σ (correct − score) per bin, `(..., bins)`: the quantity every calibration error is built from."""
         return self.correct - self.confidence
 
-    def project(self, weights: Array) -> ReliabilityCells:
-        """Cells summed into bins by `(cells, bins)` or `(..., cells, bins)` shares; the score is kept as the bin number."""
-        sums = {
-            name: np.matmul(getattr(self, name)[..., None, :].astype(np.float64), weights)[..., 0, :]
-            for name in self.row_fields()
-        }
-        return replace(self, score=np.arange(weights.shape[-1]), **sums)
 
-    def binned(self, n_bins: int) -> ReliabilityCells:
+@dataclass(frozen=True, eq=False)
+class ReliabilityCells(BinSums):
+    """Sufficient statistics of calibration: bins so fine that all pixels of one, a cell, share one score.
+
+    For the event "top-label" the score is the confidence max(p, 1 − p) and `correct` counts right decisions; for
+    "foreground" the score is p and `correct` counts foreground pixels.
+
+    Attributes:
+        score: the cells' scores, ascending, `(cells,)`, in [0, 1].
+    """
+
+    score: Array
+
+    def binned(self, n_bins: int) -> BinSums:
         """The cells summed into `n_bins` equal-width bins on [0, 1] by the rule of `bin_index`."""
-        return self.project(equal_width(self.score, n_bins))
+        return self._project(equal_width(self.score, n_bins))
 
-    def equal_mass(self, n_bins: int, ties: Ties = "split") -> ReliabilityCells:
+    def equal_mass(self, n_bins: int, ties: Ties = "split") -> BinSums:
         """The cells summed into `n_bins` bins of equal pixel mass; see `equal_mass` for the tie rule."""
-        return self.project(equal_mass(self.count, n_bins, ties))
+        return self._project(equal_mass(self.count, n_bins, ties))
+
+    def _project(self, shares: Array) -> BinSums:
+        """Cells summed into bins by `(cells, bins)` or `(..., cells, bins)` shares."""
+        cells = (np.asarray(getattr(self, name), np.float64) for name in BinSums.row_fields())
+        if shares.ndim == 2:
+            return BinSums(self.names, *(sums @ shares for sums in cells))
+        return BinSums(self.names, *(np.matmul(sums[..., None, :], shares)[..., 0, :] for sums in cells))
 
 
 def equal_width(score: Array, n_bins: int) -> Array:
