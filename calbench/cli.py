@@ -162,7 +162,7 @@ def _evaluate(
       calbench evaluate --stats results/stats.npz --bins 30 -o results30
     """
     from calbench.collect import collect_folders
-    from calbench.findings import report_lines
+    from calbench.findings import brief_lines
     from calbench.progress import progress_bar
     from calbench.report.tables import console, headline_tables
     from calbench.results import Results
@@ -192,7 +192,7 @@ def _evaluate(
         results.values(advance)
     for warning in results.warnings:
         say(warning)
-    for line in report_lines([f for f in results.findings if verbose or f.severity != "note"]):
+    for line in brief_lines([f for f in results.findings if verbose or f.severity != "note"]):
         say(line)
     if as_json:
         click.echo(json.dumps(results.to_json(), indent=2, ensure_ascii=False))

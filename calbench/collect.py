@@ -107,8 +107,8 @@ def collect_folders(
         announce: receives what was inferred, skipped or left out, for people.
     """
     plans, notes = plan_run(options)
-    for plan in plans:
-        announce(describe(plan))
+    for line in describe(plans):
+        announce(line)
     notes = [*notes, *(note for plan in plans for note in plan.notes)]
     for note in notes:
         announce(note)

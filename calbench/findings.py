@@ -61,6 +61,16 @@ def report_lines(found: Iterable[Finding], width: int = 100) -> list[str]:
     return lines
 
 
+def brief_lines(found: Sequence[Finding], width: int = 100) -> list[str]:
+    """One short paragraph a finding, without remedies, and where to read those."""
+    lines: list[str] = []
+    for item in worst_first(found):
+        share = f"all {item.total}" if item.count == item.total else f"{item.count} of {item.total}"
+        text = f"{item.severity}: {item.where}: {item.message} [{item.code}, {share}]"
+        lines += textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    return [*lines, "what to do about these: calbench check, with the same folders"] if lines else []
+
+
 def worst_first(found: Iterable[Finding]) -> list[Finding]:
     """By place, the worst place first; within it errors, warnings, notes."""
     found = list(found)
@@ -173,7 +183,7 @@ def min_max_stretched(evidence: Evidence) -> Iterator[Finding]:
         yield from evidence.report(
             "min-max-stretched", "error", rows,
             f"every map hits 0 and {top}, {lone.sum()} of them in a few pixels only, where an unsure network stays below: "
-            "each map was min-max stretched when it was saved, which destroys its calibration",
+            "each map was most likely min-max stretched when it was saved, which destroys its calibration",
             "save np.round(255 * p) without rescaling; of these maps, trust rank and saliency metrics only", example=lone,
         )  # fmt: skip
     elif top == 255:

@@ -123,16 +123,17 @@ def plan_run(options: CollectOptions) -> tuple[list[Plan], list[str]]:
     return plans, notes
 
 
-def describe(plan: Plan) -> str:
-    """What was inferred for a combination, in one line."""
-    coding = plan.coding
-    how = "given" if coding.declared else "inferred"
-    void = f", void {'/'.join(map(str, coding.void_values))}" if coding.void_values else ""
-    fov = f", field of view {plan.fov.kind}" if plan.fov else ""
-    return (
-        f"{plan.folders.method} on {plan.folders.dataset}: {len(plan.pairs)} images, masks {coding.kind} "
-        f"(foreground > {coding.threshold}, {how}){void}{fov}"
-    )
+def describe(plans: Sequence[Plan]) -> list[str]:
+    """What was inferred for the combinations, one line for all methods that share it."""
+    methods: dict[tuple[str, str], list[str]] = {}
+    for plan in plans:
+        coding = plan.coding
+        how = "given" if coding.declared else "inferred"
+        void = f", void {'/'.join(map(str, coding.void_values))}" if coding.void_values else ""
+        fov = f", field of view {plan.fov.kind}" if plan.fov else ""
+        text = f"{len(plan.pairs)} images, masks {coding.kind} (foreground > {coding.threshold}, {how}){void}{fov}"
+        methods.setdefault((plan.folders.dataset, text), []).append(plan.folders.method)
+    return [f"{', '.join(names)} on {dataset}: {text}" for (dataset, text), names in methods.items()]
 
 
 def fingerprint(plans: Sequence[Plan]) -> dict[str, str]:

@@ -118,9 +118,12 @@ class Results:
         if not self.settings.n_boot:
             return []
         unit = "images" if self.settings.group_by is None else "groups of images"
-        lines = []
+        sizes: dict[tuple[str, int], list[str]] = {}
         for (dataset, method), evaluator in self.evaluators.items():
-            n, where = evaluator.n_units, f"{method} on {dataset}"
+            sizes.setdefault((dataset, evaluator.n_units), []).append(method)
+        lines = []
+        for (dataset, n), methods in sizes.items():
+            where = f"{', '.join(methods)} on {dataset}"
             if n < MIN_UNITS:
                 lines.append(f"{where}: no intervals, {n} {unit} are too few to resample (at least {MIN_UNITS})")
             elif n < FEW_UNITS:

@@ -20,7 +20,7 @@ from calbench.statistics import ImageScores, JointHistogram, Statistics
 
 PATH = Path(__file__).with_name("golden.json")
 COMMAND = "python tests/golden/make.py"
-OPTIONS = {"bins": 15, "ties": "split", "debias_bins": 100}
+OPTIONS = {"bins": 15, "ties": "split", "debias_bins": 8}
 SHAPE = (13, 19)
 
 
@@ -29,7 +29,7 @@ def draw(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     i, j = np.mgrid[: SHAPE[0], : SHAPE[1]]
     distance = (i - 5 - n) ** 2 * 2 + (j - 10 + n) ** 2
     mask = np.select([distance <= 27, distance <= 33], [255, 128 + 20 * (n - 1)], 0)
-    levels = np.clip(300 - 8 * distance + (37 * i * j + 53 * i + 11 * j * n) % 97 - 48, 0, 255)
+    levels = np.clip(300 - 8 * distance + (37 * i * j + 53 * i + 11 * j * n) % 97 - 48, 9 * n, 255 - 17 * n)
     valid = (i + 2 * j) % 7 > 0 if n == 2 else np.ones(SHAPE, bool)
     return levels.astype(np.uint8), mask.astype(np.uint8), valid
 
@@ -73,7 +73,7 @@ def main() -> None:
         "maps": [dict(zip(("levels", "mask", "valid"), map(encoded, arrays), strict=True)) for arrays in maps],
         "values": golden_values(maps),
     }
-    PATH.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    PATH.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
