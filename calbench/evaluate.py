@@ -14,7 +14,7 @@ from calbench.errors import InputError, UnknownName, listing
 from calbench.intervals import NO_INTERVAL, Interval, norm_interval, percentile_interval, resampling_weights
 from calbench.kernels import IMAGE_SCORES
 from calbench.metrics import METRICS, Metric
-from calbench.profiles import Profile, profile_named
+from calbench.profiles import DEFAULT_OPTIONS, Profile, home_of, profile_named
 from calbench.statistics import Statistics
 from calbench.statistics.histogram import Event
 from calbench.statistics.rows import Array, pool
@@ -67,8 +67,8 @@ class Settings:
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
-        """Every option a metric may ask for."""
-        return {"bins": 15, "ties": "split"} | dict(self.convention.options) | dict(self.options)
+        """The options of the profile's metrics."""
+        return DEFAULT_OPTIONS | dict(self.convention.options) | dict(self.options)
 
     @property
     def chosen(self) -> tuple[Metric, ...]:
@@ -86,8 +86,10 @@ class Settings:
         return any(metric.name.startswith("aslp_") for metric in self.chosen)
 
     def options_of(self, metric: Metric) -> dict[str, Any]:
-        """The options of one metric."""
-        return {name: self.resolved[name] for name in metric.options}
+        """The options of one metric; one of another profile keeps that profile's."""
+        home = self.convention if metric.name in self.convention.metrics else home_of(metric.name)
+        resolved = DEFAULT_OPTIONS | dict(home.options) | dict(self.options)
+        return {name: resolved[name] for name in metric.options}
 
 
 @dataclass(frozen=True)

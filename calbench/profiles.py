@@ -33,6 +33,9 @@ _OFFICIAL = tuple(name for name in METRICS if name.startswith("aslp_"))
 _OWN = tuple(name for name in METRICS if name not in _OFFICIAL)
 _SALIENCY = tuple(name for name in _OWN if METRICS[name].average == "images" and name != "mae_raw")
 
+DEFAULT_OPTIONS: dict[str, Any] = {"bins": 15, "ties": "split"}
+"""What a profile that says nothing about an option uses."""
+
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
@@ -40,7 +43,7 @@ PROFILES: dict[str, Profile] = {
             "calbench",
             _OWN,
             ("ece", "ece_fg", "brier", "mae", "max_f", "s_measure"),
-            {"bins": 15, "ties": "split"},
+            DEFAULT_OPTIONS,
             "every binary metric, each under its published definition",
         ),
         Profile(
@@ -59,6 +62,11 @@ PROFILES: dict[str, Profile] = {
         ),
     )
 }
+
+
+def home_of(metric: str) -> Profile:
+    """The first profile that a metric belongs to."""
+    return next(profile for profile in PROFILES.values() if metric in profile.metrics)
 
 
 def profile_named(name: str) -> Profile:

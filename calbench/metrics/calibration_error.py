@@ -7,7 +7,7 @@ limits; a law test holds the two equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -160,13 +160,20 @@ def cluster_details(cells: ReliabilityCells, *, bins: int) -> Mapping[str, Any]:
     return {"pixel_share_dropped": float(binned.count[:, single].sum() / binned.count.sum())}
 
 
-def root_of(squared: Callable[..., Array]) -> Callable[..., Array]:
-    """The rooted form of a squared error, √max(CE², 0)."""
+def rmsce_debiased(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """The root √max(CE², 0) of `squared_error_debiased`, shape `(...,)`.
 
-    def rooted(cells: ReliabilityCells, **options: Any) -> Array:
-        return np.sqrt(np.maximum(squared(cells, **options), 0))
+    Reference: Kumar et al., NeurIPS 2019 (arXiv:1909.10155).
+    """
+    return np.sqrt(np.maximum(squared_error_debiased(cells, bins=bins), 0))
 
-    return rooted
+
+def rmsce_debiased_cluster(cells: ReliabilityCells, *, bins: int = 15) -> Array:
+    """The root √max(CE², 0) of `squared_error_debiased_cluster`, a scalar.
+
+    Reference: the U-statistic of the squared bin residual; see docs/concepts.md.
+    """
+    return np.sqrt(np.maximum(squared_error_debiased_cluster(cells, bins=bins), 0))
 
 
 def maximum_calibration_error(cells: ReliabilityCells, *, bins: int = 15) -> Array:
