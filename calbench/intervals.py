@@ -127,8 +127,10 @@ def norm_interval(norm: Norm, residual: Array, count: Array, weights: Array, lev
     def studentised_share_below(truth: float) -> float:
         return float(np.mean(norm.gauge(truth * direction + noise) <= limit))
 
-    low = min(_root(share_below, upper_tail, observed), _root(studentised_share_below, upper_tail, observed))
-    median = _root(share_below, 0.5, observed)
+    # the observed error lies between the limits by convexity; the bisection's last step must not push it out
+    high = max(high, observed)
+    low = min(_root(share_below, upper_tail, observed), _root(studentised_share_below, upper_tail, observed), observed)
+    median = min(max(_root(share_below, 0.5, observed), low), high)
     p_value = float(np.mean(norm.gauge(wide) >= observed))
     return Interval(low**norm.power, high**norm.power, median**norm.power, p_value)
 

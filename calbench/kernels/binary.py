@@ -71,7 +71,8 @@ def measure(
 def centroid(foreground: Array, *, offset: int) -> tuple[int, int]:
     """Row and column (rounded half to even, plus `offset`) of the mean foreground position; the image centre if empty."""
     height, width = foreground.shape
-    per_row, per_column = np.count_nonzero(foreground, axis=1), np.count_nonzero(foreground, axis=0)
+    marks = foreground.view(np.uint8)  # sums of bytes are twice as fast as counts of bools
+    per_row, per_column = marks.sum(1, dtype=np.uint32), marks.sum(0, dtype=np.uint32)
     total = int(per_row.sum())
     if total == 0:
         return round(height / 2) + offset, round(width / 2) + offset
@@ -178,29 +179,37 @@ def weighted_f(levels: Array, foreground: Array, valid: Array | None, values: Ar
     n_foreground = np.count_nonzero(foreground)
     if n_foreground == 0:
         return 0.0 if valid is None or valid.any() else float("nan")
-    nearest = distance_transform_edt(~foreground, return_distances=False, return_indices=True)
-    miss = 1 - values  # error of a foreground pixel at each level
-
-    # Only pixels within 3 of the object's box reach its blurred errors: the 7 x 7 window is all of Et that matters.
-    rows, columns = np.flatnonzero(foreground.any(1)), np.flatnonzero(foreground.any(0))
-    box = (slice(max(rows[0] - 3, 0), rows[-1] + 4), slice(max(columns[0] - 3, 0), columns[-1] + 4))
-    error = miss[levels[nearest[0][box], nearest[1][box]]]
-    if valid is not None:
-        error[~valid[box]] = 0
-    blurred = correlate1d(correlate1d(error, _GAUSSIAN, axis=0, mode="constant"), _GAUSSIAN, axis=1, mode="constant")
-    inside = foreground[box]
-    lost = float(np.minimum(blurred[inside], error[inside]).sum())
-
-    # Background pixels at value 0 carry no error, so their distances are never needed.
-    wrong = (values[levels] > 0) & ~foreground
+    wrong = levels >= np.count_nonzero(values <= 0)  # values ascend; background at value 0 carries no error
+    wrong &= ~foreground
     if valid is not None:
         wrong &= valid
-    row, column = np.nonzero(wrong)
-    squared = (nearest[0][wrong] - row) ** 2 + (nearest[1][wrong] - column) ** 2
-    importance = 2 - np.exp(_DECAY * np.sqrt(squared))
-    false_positive = float(values[levels[wrong]] @ importance)
+
+    # The 7 x 7 window reaches 3 pixels beyond the object; nothing outside this box and the errors' box counts.
+    box = _box(foreground | wrong)
+    levels, foreground, wrong = levels[box], foreground[box], wrong[box]
+    height, width = levels.shape
+    nearest = distance_transform_edt(~foreground, return_distances=False, return_indices=True)
+
+    around = _box(foreground)
+    error = (1 - values).take(levels.take(nearest[0][around] * np.int64(width) + nearest[1][around]))
+    if valid is not None:
+        error[~valid[box][around]] = 0
+    blurred = correlate1d(correlate1d(error, _GAUSSIAN, axis=0, mode="constant"), _GAUSSIAN, axis=1, mode="constant")
+    lost = float(np.minimum(blurred, error)[foreground[around]].sum())
+
+    at = np.flatnonzero(wrong)
+    down = (nearest[0] - np.arange(height, dtype=np.int32)[:, None]).take(at)
+    across = (nearest[1] - np.arange(width, dtype=np.int32)).take(at)
+    distance = np.sqrt(np.square(down, dtype=np.float64) + np.square(across, dtype=np.float64))
+    false_positive = float(values.take(levels.take(at)) @ (2 - np.exp(_DECAY * distance)))
 
     true_positive = n_foreground - lost
     recall = 1 - lost / n_foreground
     precision = true_positive / (true_positive + false_positive + EPS)
     return 2 * recall * precision / (recall + precision + EPS)
+
+
+def _box(marked: Array) -> tuple[slice, slice]:
+    """The box of the marked pixels and of those within 3 of them."""
+    rows, columns = np.flatnonzero(marked.any(1)), np.flatnonzero(marked.any(0))
+    return slice(max(rows[0] - 3, 0), rows[-1] + 4), slice(max(columns[0] - 3, 0), columns[-1] + 4)

@@ -14,7 +14,15 @@ import numpy as np
 from scipy.fft import dct, idct
 
 from calbench.intervals import Norm
-from calbench.statistics.reliability import BinSums, ReliabilityCells, Ties, divide, equal_mass, equal_width
+from calbench.statistics.reliability import (
+    BinSums,
+    ReliabilityCells,
+    Ties,
+    divide,
+    equal_mass,
+    equal_mass_sums,
+    equal_width,
+)
 from calbench.statistics.rows import Array
 
 MCE_MIN_SHARE = 1e-4
@@ -103,8 +111,7 @@ def _sweep(cells: ReliabilityCells, ties: Ties) -> tuple[Array, Array]:
     active = np.flatnonzero(most > 0)
     n_bins = 1
     while len(active):
-        shares = equal_mass(count[active], n_bins, ties)
-        n, conf, right = (np.matmul(a[active, None, :], shares)[:, 0] for a in (count, confidence, correct))
+        n, conf, right = equal_mass_sums([a[active] for a in (count, confidence, correct)], n_bins, ties)
         # an empty bin (possible with whole ties) takes its left neighbour's accuracy: it cannot break the order
         accuracy = np.where(n > 0, right / np.where(n > 0, n, 1), -np.inf)
         monotone = (accuracy >= np.maximum.accumulate(accuracy, -1) - 1e-12) | (n == 0)
@@ -336,8 +343,9 @@ def _on_grid(cells: ReliabilityCells) -> Array:
 
 
 def _damping(sigma: Array) -> Array:
-    """The reflected Gaussian in the cosine basis: exp(−(π k σ)² / 2), `(..., grid)`."""
-    return np.exp(-((np.pi * np.arange(_GRID) * np.asarray(sigma)[..., None]) ** 2) / 2)
+    """The reflected Gaussian in the cosine basis: exp(−(π k σ)² / 2), `(..., grid)`; rows of one σ share it."""
+    distinct, which = np.unique(sigma, return_inverse=True)
+    return np.exp(-((np.pi * np.arange(_GRID) * distinct[:, None]) ** 2) / 2)[which.reshape(np.shape(sigma))]
 
 
 def _smoothed(residual: Array, sigma: Array) -> Array:

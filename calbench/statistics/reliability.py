@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -99,8 +100,34 @@ def equal_mass(count: Array, n_bins: int, ties: Ties = "split") -> Array:
         index = np.clip(np.floor(np.nan_to_num(middle) * n_bins), 0, n_bins - 1).astype(np.intp)
         return np.equal(index[..., None], np.arange(n_bins)).astype(np.float64)
     edges = total[..., None] * np.arange(n_bins + 1) / n_bins
-    overlap = np.minimum(upper[..., None], edges[..., 1:]) - np.maximum(lower[..., None], edges[..., :-1])
-    return np.where(count[..., None] > 0, np.clip(overlap, 0, None) / np.maximum(count, 1e-300)[..., None], 0.0)
+    size = np.where(count > 0, count, np.inf)
+    below = (edges - lower[..., None]) / size[..., None]  # share of each cell that lies below each edge
+    return np.diff(np.clip(below, 0, 1, out=below), axis=-1)
+
+
+def equal_mass_sums(sums: Sequence[Array], n_bins: int, ties: Ties = "split") -> list[Array]:
+    """Cell sums `(rows, cells)`, the counts first, in bins of equal mass, `(rows, n_bins)`: what `equal_mass` shares give.
+
+    With `ties="split"` the sum below an edge is linear within a cell, so edges are looked up instead of sharing every cell.
+    """
+    count = sums[0]
+    if ties == "whole":
+        shares = equal_mass(count, n_bins, ties)
+        return [np.matmul(array[:, None, :], shares)[:, 0] for array in sums]
+    padding = ((0, 0), (1, 0))
+    below = [np.pad(array.cumsum(-1), padding) for array in sums]
+    total = below[0][:, -1:]
+    edges = total * np.arange(n_bins + 1) / n_bins
+    start = 2 * total.max() * np.arange(len(count))[:, None]  # rows end to end: one search serves all
+    at = np.searchsorted((below[0] + start)[:, 1:-1].ravel(), edges + start, side="right")
+    at -= np.arange(len(count))[:, None] * (count.shape[1] - 1)
+    at = np.clip(at, 0, count.shape[1] - 1)
+    inside = np.take_along_axis(count, at, -1)
+    share = (edges - np.take_along_axis(below[0], at, -1)) / np.where(inside > 0, inside, 1)
+    return [
+        np.diff(np.take_along_axis(before, at, -1) + share * np.take_along_axis(array, at, -1), axis=-1)
+        for before, array in zip(below, sums, strict=True)
+    ]
 
 
 def divide(numerator: Array, denominator: Array) -> Array:
