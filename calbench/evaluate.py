@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from calbench.errors import InputError, UnknownName, listing
-from calbench.intervals import NO_INTERVAL, Interval, norm_interval, percentile_interval, resampling_weights
+from calbench.intervals import (
+    NO_INTERVAL,
+    Interval,
+    ResampledResiduals,
+    norm_interval,
+    percentile_interval,
+    resampling_weights,
+)
 from calbench.kernels import IMAGE_SCORES
 from calbench.metrics import METRICS, Metric
 from calbench.profiles import DEFAULT_OPTIONS, Profile, home_of, profile_named
@@ -136,7 +143,7 @@ class Evaluator:
         self.statistics = statistics
         self.settings = settings
         self._views: dict[tuple[int, Callable[..., Any]], Any] = {}
-        self._per_image: dict[tuple[Any, ...], Array] = {}
+        self._residuals: dict[Callable[..., Any], ResampledResiduals] = {}
 
     @cached_property
     def unit_of_row(self) -> Array:
@@ -185,7 +192,7 @@ class Evaluator:
         columns = {}
         for metric in self.settings.chosen:
             if metric.per_image:
-                values = self._image_values(metric)
+                values = self._image_values[self._key(metric)]
                 columns[metric.name] = values if metric.summary is None else metric.summary(values)
         return columns
 
@@ -231,12 +238,9 @@ class Evaluator:
         interval = NO_INTERVAL
         if metric.interval and self.settings.n_boot and self.n_units:
             if metric.norm is not None:
-                units = self._view(self.units, metric)
                 if np.isfinite(value):
                     norm = metric.norm(pooled, **options)
-                    interval = norm_interval(
-                        norm, units.residual, units.count.sum(-1), self.unit_weights, self.settings.ci
-                    )
+                    interval = norm_interval(norm, self._resampled(metric), self.settings.ci)
             else:
                 drawn = metric.function(self._view(self.replicates, metric), **options)
                 interval = percentile_interval(value, drawn, self.n_units, self.settings.ci)
@@ -244,36 +248,62 @@ class Evaluator:
             if metric.details and np.isfinite(value) else {}  # fmt: skip
         return self._value(metric, "pixels", value, interval, int((self.n_pixels == 0).sum()), details)
 
+    def _resampled(self, metric: Metric) -> ResampledResiduals:
+        """The residuals that a metric reads, resampled; metrics that read the same share them."""
+        if metric.reads not in self._residuals:
+            units = self._view(self.units, metric)
+            self._residuals[metric.reads] = ResampledResiduals(units.residual, units.count.sum(-1), self.unit_weights)
+        return self._residuals[metric.reads]
+
     def _mean_value(self, metric: Metric) -> Value:
-        values = self._image_values(metric)
-        summary = metric.summary or (lambda mean: mean)
-        defined = np.isfinite(values.reshape(len(values), -1)).all(1)
+        values = self._image_values[self._key(metric)]
+        summary = metric.summary or _unchanged
+        defined = _defined(values)
         if not defined.any():
             return self._value(metric, "images", float("nan"), NO_INTERVAL, len(values), {})
         value = float(summary(values[defined].mean(0)))
         interval = NO_INTERVAL
         if metric.interval and self.settings.n_boot:
-            weights = self.unit_weights[:, self.unit_of_row[defined]]
-            drawn = weights.sum(1, dtype=np.float64)
-            # a replicate may draw no image where the metric is defined: it has no mean
-            totals = pool(values[defined], weights) / np.where(drawn > 0, drawn, np.nan).reshape(
-                -1, *[1] * (values.ndim - 1)
-            )
             n_units = len(np.unique(self.unit_of_row[defined]))
-            interval = percentile_interval(value, summary(totals), n_units, self.settings.ci)
+            replicates = summary(self._replicate_means[self._key(metric)])
+            interval = percentile_interval(value, replicates, n_units, self.settings.ci)
         return self._value(metric, "images", value, interval, int((~defined).sum()), {})
 
-    def _image_values(self, metric: Metric) -> Array:
-        """The metric's function on each image, `(rows, ...)`, a block of rows at a time."""
-        options = self.settings.options_of(metric)
-        key = (metric.function, metric.reads, *sorted(options.items()))
-        if key not in self._per_image:
-            blocks = [
-                metric.function(metric.reads(self.statistics.select(slice(start, start + _BLOCK))), **options)
-                for start in range(0, len(self.statistics.names), _BLOCK)
-            ]
-            self._per_image[key] = np.concatenate(blocks) if blocks else np.empty(0)
-        return self._per_image[key]
+    def _key(self, metric: Metric) -> tuple[Any, ...]:
+        """Metrics that differ only in their summary share their values on images."""
+        return (metric.function, metric.reads, *sorted(self.settings.options_of(metric).items()))
+
+    @cached_property
+    def _image_values(self) -> dict[tuple[Any, ...], Array]:
+        """The functions of the chosen metrics on each image, `(rows, ...)`, a block of rows at a time."""
+        metrics = {self._key(metric): metric for metric in self.settings.chosen if not metric.needs_images}
+        parts: dict[tuple[Any, ...], list[Array]] = {key: [] for key in metrics}
+        for start in range(0, len(self.statistics.names), _BLOCK):
+            block = self.statistics.select(slice(start, start + _BLOCK))
+            views = {reads: reads(block) for reads in {metric.reads for metric in metrics.values()}}
+            for key, metric in metrics.items():
+                parts[key].append(metric.function(views[metric.reads], **self.settings.options_of(metric)))
+        return {key: np.concatenate(arrays) for key, arrays in parts.items()}
+
+    @cached_property
+    def _replicate_means(self) -> dict[tuple[Any, ...], Array]:
+        """Means over the images of each bootstrap replicate, `(n_boot, ...)`, of all functions in one product.
+
+        Images without a value are left out; a replicate that drew none with one has no mean.
+        """
+        flat = {key: values.reshape(len(values), -1) for key, values in self._image_values.items()}
+        defined = np.stack([_defined(values) for values in flat.values()], axis=1)
+        filled = [np.where(known[:, None], values, 0) for known, values in zip(defined.T, flat.values(), strict=True)]
+        weights = self.unit_weights[:, self.unit_of_row]
+        sums = pool(np.concatenate([*filled, defined], axis=1), weights)
+        drawn = sums[:, -len(flat) :]
+        ends = np.cumsum([values.shape[1] for values in flat.values()])[:-1]
+        return {
+            key: (part / np.where(n > 0, n, np.nan)[:, None]).reshape(len(weights), *values.shape[1:])
+            for (key, values), part, n in zip(
+                self._image_values.items(), np.split(sums[:, : -len(flat)], ends, axis=1), drawn.T, strict=True
+            )
+        }
 
     def _value(
         self, metric: Metric, average: str, value: float, interval: Interval, undefined: int, details: Mapping[str, Any]
@@ -292,6 +322,15 @@ class Evaluator:
             int(self.n_pixels.sum()),
             details,
         )
+
+
+def _unchanged(mean: Array) -> Array:
+    return mean
+
+
+def _defined(values: Array) -> Array:
+    """Images whose value, or whole curve, is a number, `(rows,)`."""
+    return np.asarray(np.isfinite(values.reshape(len(values), -1)).all(1))
 
 
 def option_text(options: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -88,7 +89,56 @@ def percentile_interval(value: float, replicates: Array, n_units: int, level: fl
     return Interval(float(value + factor * (low - value)), float(value + factor * (high - value)))
 
 
-def norm_interval(norm: Norm, residual: Array, count: Array, weights: Array, level: float) -> Interval:
+class ResampledResiduals:
+    """Residual sums of the resampling units and of every bootstrap replicate, shared by all norms of one score.
+
+    Args:
+        residual: `(units, cells)` Σ (correct − score) of each resampling unit.
+        count: `(units,)` valid pixels of each unit.
+        weights: `(n_boot, units)` bootstrap weights.
+    """
+
+    def __init__(self, residual: Array, count: Array, weights: Array) -> None:
+        self.residual = residual
+        self.count = count.astype(np.float64)
+        self.weights = weights
+        self.n_units = len(count)
+        self.total = float(self.count.sum())
+
+    @cached_property
+    def replicates(self) -> Array:
+        """Residuals per pixel of each replicate, `(n_boot, cells)`; 0 where a replicate drew no pixel."""
+        return self._per_pixel(pool(self.residual, self.weights))
+
+    @cached_property
+    def cross(self) -> Array:
+        """Σ residual · count of each replicate, `(n_boot, cells)`."""
+        return pool(self.residual * self.count[:, None], self.weights)
+
+    @cached_property
+    def drawn(self) -> Array:
+        """Pixels, and their squares by unit, of each replicate, `(n_boot, 2)`."""
+        return pool(np.stack([self.count, self.count**2], axis=1), self.weights)
+
+    def relative_spread(self, norm: Norm) -> Array:
+        """s* / s: spread of the residual vector in each replicate over that of the sample, `(n_boot,)`."""
+        gram = norm.weights @ norm.weights.T  # |d W|² = d (W Wᵀ) dᵀ: no need of the vectors themselves
+        vector = self.residual.sum(0) / self.total
+        deviation = self.residual - vector * self.count[:, None]
+        spread = np.sqrt(max(float(((deviation @ gram) * deviation).sum()), 0.0)) / self.total
+        if spread == 0:
+            return np.ones(len(self.weights))
+        squares = pool(((self.residual @ gram) * self.residual).sum(1)[:, None], self.weights)[:, 0]
+        projected = self.replicates @ gram
+        variance = squares + ((self.replicates * self.drawn[:, 1:] - 2 * self.cross) * projected).sum(1)
+        return self._per_pixel(np.sqrt(np.clip(variance, 0, None))[:, None])[:, 0] / spread
+
+    def _per_pixel(self, sums: Array) -> Array:
+        pixels = self.drawn[:, :1]
+        return np.divide(sums, pixels, out=np.zeros_like(sums), where=pixels > 0)
+
+
+def norm_interval(norm: Norm, resampled: ResampledResiduals, level: float) -> Interval:
     """Interval for a norm of residual sums, valid near 0 where the percentile bootstrap is not.
 
     The upper limit is a quantile of ||R + k E|| (a norm is a supremum of linear functions, so this bounds each of them);
@@ -97,22 +147,17 @@ def norm_interval(norm: Norm, residual: Array, count: Array, weights: Array, lev
     perfect calibration.
 
     Args:
-        residual: `(units, cells)` Σ (correct − score) of each resampling unit.
-        count: `(units,)` valid pixels of each unit.
-        weights: `(n_boot, units)` bootstrap weights.
+        norm: the error.
+        resampled: residual sums of the units and replicates.
         level: 0.95 for a 95 % interval.
     """
-    n_units = len(count)
-    if n_units < MIN_UNITS or count.sum() == 0:
+    if resampled.n_units < MIN_UNITS or resampled.total == 0:
         return NO_INTERVAL
-    upper_tail, n = (1 + level) / 2, count.astype(np.float64)
-    units = residual @ norm.weights
-    vector = units.sum(0) / n.sum()
+    upper_tail = (1 + level) / 2
+    vector = resampled.residual.sum(0) / resampled.total @ norm.weights
     observed = float(norm.gauge(vector))
-    drawn = pool(n[:, None], weights)
-    replicate = np.divide(pool(units, weights), drawn, out=np.zeros((len(weights), units.shape[1])), where=drawn > 0)
-    noise = replicate - vector
-    wide = small_sample_factor(n_units, level) * noise
+    noise = resampled.replicates @ norm.weights - vector
+    wide = small_sample_factor(resampled.n_units, level) * noise
 
     high = float(np.quantile(norm.gauge(vector + wide), upper_tail))
     if observed == 0:
@@ -122,7 +167,7 @@ def norm_interval(norm: Norm, residual: Array, count: Array, weights: Array, lev
     def share_below(truth: float) -> float:
         return float(np.mean(norm.gauge(truth * direction + wide) <= observed))
 
-    limit = observed * np.clip(_relative_spread(units, n, vector, replicate, drawn, weights), 0.2, 5)
+    limit = observed * np.clip(resampled.relative_spread(norm), 0.2, 5)
 
     def studentised_share_below(truth: float) -> float:
         return float(np.mean(norm.gauge(truth * direction + noise) <= limit))
@@ -133,16 +178,6 @@ def norm_interval(norm: Norm, residual: Array, count: Array, weights: Array, lev
     median = min(max(_root(share_below, 0.5, observed), low), high)
     p_value = float(np.mean(norm.gauge(wide) >= observed))
     return Interval(low**norm.power, high**norm.power, median**norm.power, p_value)
-
-
-def _relative_spread(units: Array, n: Array, vector: Array, replicate: Array, drawn: Array, weights: Array) -> Array:
-    """s* / s: spread of the residual vector in each replicate over that of the sample, `(n_boot,)`."""
-    spread = np.sqrt(((units - vector * n[:, None]) ** 2).sum()) / n.sum()
-    squares = pool(np.stack([(units**2).sum(1), n**2], axis=1), weights)
-    cross = (replicate * pool(units * n[:, None], weights)).sum(1)
-    variance = squares[:, 0] - 2 * cross + (replicate**2).sum(1) * squares[:, 1]
-    own = np.divide(np.sqrt(np.clip(variance, 0, None)), drawn[:, 0], out=np.zeros(len(drawn)), where=drawn[:, 0] > 0)
-    return own / spread if spread > 0 else np.ones_like(own)
 
 
 def _root(share: Callable[[float], float], target: float, scale: float) -> float:

@@ -11,8 +11,14 @@ from scipy.stats import t as student
 from strategies import scenes, statistics_of, values
 
 from calbench.errors import InputError
-from calbench.evaluate import Evaluator, Settings
-from calbench.intervals import Norm, norm_interval, percentile_interval, resampling_weights, small_sample_factor
+from calbench.intervals import (
+    Norm,
+    ResampledResiduals,
+    norm_interval,
+    percentile_interval,
+    resampling_weights,
+    small_sample_factor,
+)
 from calbench.metrics import METRICS
 from calbench.metrics.calibration_error import (
     root_mean_squared_calibration_error,
@@ -122,7 +128,7 @@ def test_norm_interval_encloses_the_plug_in(data, gauge, level, power):
     residual, count = data
     norm = Norm(np.eye(residual.shape[1]), GAUGES[gauge], power=power)
     weights = resampling_weights(len(count), 200, 0)
-    interval = norm_interval(norm, residual, count, weights, level)
+    interval = norm_interval(norm, ResampledResiduals(residual, count, weights), level)
     plug_in = float(norm.gauge(residual.sum(0) / count.sum())) ** power
     assert 0 <= interval.low <= plug_in + SLACK
     assert plug_in <= interval.high + SLACK
@@ -134,7 +140,9 @@ def test_norm_interval_encloses_the_plug_in(data, gauge, level, power):
 def test_images_that_agree_leave_no_width(gauge):
     """All images alike: resampling changes nothing, and the interval is the plug-in, which it must not leave."""
     residual, count = np.tile([1.0, -2.0, 0.5], (8, 1)), np.full(8, 100)
-    interval = norm_interval(Norm(np.eye(3), GAUGES[gauge]), residual, count, resampling_weights(8, 200, 0), 0.95)
+    interval = norm_interval(
+        Norm(np.eye(3), GAUGES[gauge]), ResampledResiduals(residual, count, resampling_weights(8, 200, 0)), 0.95
+    )
     plug_in = float(GAUGES[gauge](residual.sum(0) / count.sum()))
     assert interval.low <= plug_in + SLACK
     assert interval.low <= interval.high
@@ -146,7 +154,9 @@ def test_images_that_agree_leave_no_width(gauge):
 def test_error_of_zero_starts_at_zero():
     """Residuals that cancel over images: the plug-in is 0, the truth may still be above."""
     residual, count = np.array([[3.0], [-3.0], [2.0], [-2.0], [0.0], [0.0]]), np.full(6, 50)
-    interval = norm_interval(Norm(np.eye(1), GAUGES["l1"]), residual, count, resampling_weights(6, 500, 0), 0.95)
+    interval = norm_interval(
+        Norm(np.eye(1), GAUGES["l1"]), ResampledResiduals(residual, count, resampling_weights(6, 500, 0)), 0.95
+    )
     assert (interval.low, interval.median_unbiased, interval.p_calibrated) == (0, 0, 1)
     assert interval.high > 0
 
@@ -156,7 +166,9 @@ def test_noise_alone_reaches_zero_and_signal_does_not():
     count, weights = np.full(60, 1000), resampling_weights(60, 500, 0)
     noise = 50 * generator.normal(size=(60, 10))
     for shift, calibrated in ((0, True), (100, False)):
-        interval = norm_interval(Norm(np.eye(10), GAUGES["l1"]), noise + shift, count, weights, 0.95)
+        interval = norm_interval(
+            Norm(np.eye(10), GAUGES["l1"]), ResampledResiduals(noise + shift, count, weights), 0.95
+        )
         assert (interval.low == 0) is calibrated
         assert (interval.p_calibrated > 0.05) is calibrated
         assert interval.low <= 10 * shift / 1000 <= interval.high
@@ -222,10 +234,10 @@ def test_group_by_of_means_draws_whole_patients(name, patients):
     """A replicate averages over the images of the patients it drew, as often as it drew them."""
     statistics, _ = patients
     grouped = values(statistics, name, n_boot=100, group_by=r"case(\d)")["images"]
-    settings_ = Settings(metrics=(name,), options={"bins": 10})
-    curves = Evaluator(statistics, settings_)._image_values(METRICS[name])
+    metric = METRICS[name]
+    curves = metric.function(metric.reads(statistics), **dict.fromkeys(metric.options, 10))
     cases = np.array([int(image[4]) for image in statistics.names])
-    summary = METRICS[name].summary or float
+    summary = metric.summary or float
     drawn = []
     for weights in resampling_weights(6, 100, 0):
         picked = np.concatenate([np.flatnonzero(cases == case) for case in np.repeat(np.arange(6), weights)])
