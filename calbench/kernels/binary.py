@@ -43,8 +43,8 @@ def measure(
         scores: which of "s_measure" and "weighted_f" to compute; the rest costs no time.
 
     >>> levels = np.array([[0, 0, 0], [0, 255, 0], [0, 0, 0]], np.uint8)
-    >>> measure(levels, levels > 128).scores["weighted_f"]
-    1.0
+    >>> measure(levels, levels > 128).counts.sum(1).tolist()
+    [8, 1]
     """
     foreground = target if valid is None else target & valid
     codes = levels.astype(np.uint16)
@@ -206,7 +206,7 @@ def weighted_f(levels: Array, foreground: Array, valid: Array | None, values: Ar
     true_positive = n_foreground - lost
     recall = 1 - lost / n_foreground
     precision = true_positive / (true_positive + false_positive + EPS)
-    return 2 * recall * precision / (recall + precision + EPS)
+    return float(2 * recall * precision / (recall + precision + EPS))
 
 
 def _box(marked: Array) -> tuple[slice, slice]:

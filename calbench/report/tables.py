@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -18,10 +19,10 @@ WIDTH = 100
 NOT_DISTINGUISHABLE = "°"
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console of the terminal's width; 100 columns where there is no terminal."""
-    plain = Console(stderr=stderr, highlight=False)
-    return plain if plain.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH)
+def console() -> Console:
+    """A console for results, at least 100 columns wide: a narrow terminal breaks lines, but no number is cut off."""
+    width = Console().width if sys.stdout.isatty() else WIDTH
+    return Console(highlight=False, width=max(width, WIDTH))
 
 
 def headline_tables(results: Results) -> Iterable[Table | Text]:
@@ -33,7 +34,11 @@ def headline_tables(results: Results) -> Iterable[Table | Text]:
     marked = False
     for dataset, methods in by_dataset.items():
         table = Table(
-            title=_title(results, dataset, methods), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+            title=_title(results, dataset, methods),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 0),
+            pad_edge=False,
         )
         table.add_column("method", overflow="fold")
         for metric in columns:
