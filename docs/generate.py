@@ -138,7 +138,7 @@ def cli_page() -> str:
     commands: list[tuple[str, click.Command]] = [("calbench", main)]
     commands += [(f"calbench {name}", command) for name, command in main.commands.items()]
     for name, command in commands:
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        context = click.Context(command, info_name=name, help_option_names=["-h", "--help"], terminal_width=100)
         lines += [f"## {name}", "", "```text", command.get_help(context), "```", ""]
     return "\n".join(lines)
 
