@@ -10,6 +10,7 @@
 2    mae  images  0.3472
 """
 
+from calbench import errors
 from calbench.collect import collect
 from calbench.evaluate import Settings
 from calbench.io.sample import Sample
@@ -31,6 +32,7 @@ __all__ = [
     "Settings",
     "Statistics",
     "collect",
+    "errors",
     "evaluate",
     "load_run",
     "save_run",

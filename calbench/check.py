@@ -22,11 +22,11 @@ from calbench.findings import (
     place,
     worst_first,
 )
-from calbench.io.coding import MaskCoding, infer_coding, read_mask
+from calbench.io.coding import MaskCoding, Role, infer_coding, read_mask
 from calbench.io.images import read_size
 from calbench.io.pairing import Folders, Matching, Pair, find_folders, match_files
 from calbench.parallel import parallel_map
-from calbench.plan import CollectOptions, Plan, verify_coding
+from calbench.plan import CollectOptions, Plan, verify_codings
 from calbench.progress import progress_bar
 from calbench.statistics import Statistics
 
@@ -164,7 +164,7 @@ def _survey(folders: Folders, options: CollectOptions) -> _Examined:
     gts = [pair.gt for pair in matching.pairs]
     one.coding = _coding(one, gts, threshold=options.gt_threshold, void_values=options.void_values)
     fovs = [pair.mask for pair in one.pairs if pair.mask is not None]
-    one.fov = _coding(one, fovs) if fovs else None
+    one.fov = _coding(one, fovs, role="fields of view") if fovs else None
     return one
 
 
@@ -211,15 +211,20 @@ def _of_one_size(one: _Examined, pairs: Sequence[Pair], on_mismatch: str) -> Ite
 
 
 def _coding(
-    one: _Examined, paths: Sequence[Path], *, threshold: int | None = None, void_values: tuple[int, ...] = ()
+    one: _Examined,
+    paths: Sequence[Path],
+    *,
+    threshold: int | None = None,
+    void_values: tuple[int, ...] = (),
+    role: Role = "masks",
 ) -> MaskCoding | None:
     """The coding of the masks that can be decoded; None, explained, where it cannot be decided."""
     try:
         try:
-            return infer_coding(paths, threshold=threshold, void_values=void_values)
+            return infer_coding(paths, threshold=threshold, void_values=void_values, role=role)
         except CalbenchError:
             readable = [path for path in paths if _decodes(path)]
-            return infer_coding(readable or paths, threshold=threshold, void_values=void_values)
+            return infer_coding(readable or paths, threshold=threshold, void_values=void_values, role=role)
     except CalbenchError as error:
         one.add_error("mask-coding", error)
         return None
@@ -259,7 +264,7 @@ def _explain_rows(one: _Examined) -> Statistics:
     known = one.coding is not None
     if known:
         try:
-            verify_coding(plan, statistics)
+            verify_codings(plan, statistics)
         except CalbenchError as error:
             one.add_error("mask-coding", error)
             known = False

@@ -58,7 +58,7 @@ def resumed(checkpoint: Path, options: Mapping[str, Any], plans: Sequence[Plan])
         key for key in options.keys() | earlier.options.keys() if options.get(key) != earlier.options.get(key)
     )
     if changed:
-        lines = [f"{key}: {earlier.options.get(key)} -> {options.get(key)}" for key in changed]
+        lines = [f"{_option(key)}: {earlier.options.get(key)} -> {options.get(key)}" for key in changed]
         raise InputError(
             f"cannot resume from {checkpoint}: options or files have changed since:\n{listing(lines)}\n"
             "repeat the earlier options, or start afresh with --force"
@@ -91,3 +91,10 @@ def resumed(checkpoint: Path, options: Mapping[str, Any], plans: Sequence[Plan])
 def _as_saved(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as they come back from JSON."""
     return dict(json.loads(json.dumps(options)))
+
+
+def _option(key: str) -> str:
+    """The name on the command line of a recorded option."""
+    names = {"methods": "method", "datasets": "dataset", "void_values": "void-value", "raw_bytes": "profile",
+             "scores": "metrics, --exclude", "options": "bins, --ties, --debias-bins"}  # fmt: skip
+    return "images found" if key == "images" else "--" + names.get(key, key).replace("_", "-")

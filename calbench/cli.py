@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from calbench import __version__
 from calbench.errors import CalbenchError, InputError
@@ -19,6 +23,9 @@ from calbench.plan import CollectOptions
 from calbench.profiles import PROFILES
 
 Command = Callable[..., Any]
+
+NAMES = "A,B,..."
+"""Metavar of options that take names between commas."""
 
 
 class _Group(click.Group):
@@ -35,6 +42,16 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             click.echo("calbench: interrupted", err=True)
             ctx.exit(130)
+        except BrokenPipeError:  # the reader of stdout has gone, as `head` does; files are written before
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            if ctx.params.get("debug"):
+                raise
+            where = f" {error.filename}" if error.filename else ""
+            click.echo(
+                f"calbench: cannot write{where}: {error.strerror or error}; is there room, and permission?", err=True
+            )
+            ctx.exit(1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -59,12 +76,29 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"cannot read {path}: {error}") from error
-    named = {key.replace("-", "_"): value for key, value in values.items()}
-    known = {name.lstrip("-").replace("-", "_"): p.name for p in ctx.command.params for name in p.opts if p.name}
-    unknown = sorted(key for key in named if key not in known)
-    if unknown:
-        raise click.BadParameter(f"{path} sets {', '.join(unknown)}; keys are option names, such as pred, gt, n-boot")
-    ctx.default_map = {known[key]: value for key, value in named.items()}
+    options = {name.lstrip("-"): p for p in ctx.command.params if isinstance(p, click.Option) for name in p.opts}
+    del options["config"]
+    defaults = {}
+    for key, value in values.items():
+        option = options.get(key.replace("_", "-"))
+        if option is None:
+            raise click.BadParameter(f"{path} sets {key!r}; keys are option names, such as pred, gt, n-boot")
+        defaults[str(option.name)] = _config_value(path, key, option, value)
+    ctx.default_map = defaults
+
+
+def _config_value(path: Path, key: str, option: click.Option, value: Any) -> Any:
+    """A value of the type that the option takes; one value stands for a list of one, a list of names for `a,b`."""
+    if option.multiple and not isinstance(value, list):
+        value = [value]
+    elif isinstance(value, list) and option.metavar == NAMES:
+        value = ",".join(map(str, value))
+    kinds: dict[str, tuple[type, ...]] = {"integer": (int,), "float": (int, float), "boolean": (bool,)}
+    wanted = kinds.get(option.type.name, (str,))
+    for item in value if option.multiple else [value]:
+        if not isinstance(item, wanted) or (isinstance(item, bool) and bool not in wanted):
+            raise click.BadParameter(f"{path} sets {key} = {value!r}; expected {option.type.name}")
+    return value
 
 
 def _options(*groups: list[Command]) -> Callable[[Command], Command]:
@@ -105,10 +139,11 @@ _INPUT = [
 _NUMBERS = [
     click.option("--profile", type=click.Choice(list(PROFILES)), default="calbench", show_default=True,
                  help="Set of metrics and conventions."),
-    click.option("--metrics", metavar="A,B,...", help="Only these metrics (see `calbench metrics`)."),
-    click.option("--exclude", metavar="A,B,...", help="All of the profile but these, e.g. weighted_f, the slow one."),
+    click.option("--metrics", metavar=NAMES, help="Only these metrics (see `calbench metrics`)."),
+    click.option("--exclude", metavar=NAMES, help="All of the profile but these, e.g. weighted_f, the slow one."),
     click.option("--bins", type=int, metavar="B", help="Equal-width or equal-mass bins. Default: the profile's (15)."),
     click.option("--ties", type=click.Choice(TIES), help="Tied pixels in equal-mass bins. Default: split in proportion."),
+    click.option("--debias-bins", type=int, metavar="B", help="Cells of aslp_debias. Default: 100, as in the scripts."),
     click.option("--ci", type=float, default=0.95, show_default=True, help="Level of the intervals."),
     click.option("--n-boot", type=int, default=1000, show_default=True, help="Bootstrap replicates; 0 for no intervals."),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap."),
@@ -152,7 +187,7 @@ def _evaluate(
     """Evaluate folders of 8-bit prediction maps against ground-truth masks.
 
     Calibration and saliency metrics with intervals that resample images, in one pass over the pixels. Every pair of every
-    method and data set is checked before the first pixel is counted. Memory: about 4 KB an image.
+    method and data set is checked before the first pixel is counted. Memory: about 60 KB an image, whatever its size.
 
     \b
     Examples:
@@ -172,39 +207,41 @@ def _evaluate(
     settings = _settings(given)
     partial = output / "partial.npz" if output else None
     finished = output / "stats.npz" if output else None
-    _refuse_to_overwrite(output, force=force, resume=resume)
+    _prepare(output, force=force, resume=resume)
     if stats is not None:
-        if given["pred"] or given["gt"] or resume:
-            raise click.UsageError("--stats stands instead of --pred, --gt and --resume")
+        _refuse_with_stats()
         run = load_run(stats)
     else:
-        options = _collect_options(given, settings)
         run = collect_folders(
-            options,
+            _collect_options(given, settings),
             jobs=jobs,
             checkpoint=partial,
             resume_from=next((path for path in (partial, finished) if resume and path and path.exists()), None),
             progress=not quiet,
             announce=say,
+            settings=asdict(settings),
         )
     results = Results(run, settings)
     with progress_bar("intervals", len(results.evaluators), enabled=not quiet) as advance:
         results.values(advance)
     for warning in results.warnings:
         say(warning)
-    for line in brief_lines([f for f in results.findings if verbose or f.severity != "note"]):
-        say(line)
+    shown = ("error",) if quiet else (("error", "warning", "note") if verbose else ("error", "warning"))
+    for line in brief_lines([finding for finding in results.findings if finding.severity in shown]):
+        click.echo(line, err=True)
+    if output is not None and partial is not None:
+        with progress_bar("diagrams", len(results.evaluators), enabled=not quiet) as advance:
+            written = results.write(output, advance)
+        partial.unlink(missing_ok=True)
+        plots = sum(path.suffix == ".png" for path in written)
+        names = ", ".join(path.name for path in written if path.suffix != ".png")
+        say(f"wrote {names} and {plots} diagrams in plots/ to {output}")
     if as_json:
         click.echo(json.dumps(results.to_json(), indent=2, ensure_ascii=False))
     else:
         screen = console()
         for table in headline_tables(results):
             screen.print(table)
-    if output is not None and partial is not None:
-        with progress_bar("diagrams", len(results.evaluators), enabled=not quiet) as advance:
-            written = results.write(output, advance)
-        partial.unlink(missing_ok=True)
-        say(f"wrote {len(written)} files to {output}: " + ", ".join(path.name for path in written[:5]) + ", plots/")
 
 
 @main.command("check")
@@ -285,22 +322,29 @@ def _announcer(quiet: bool) -> Callable[[str], None]:
     return (lambda _: None) if quiet else (lambda message: click.echo(message, err=True))
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _settings(given: dict[str, Any]) -> Settings:
     """The settings that the options of `_NUMBERS` describe."""
-    options = {key: given[key] for key in ("bins", "ties") if given[key] is not None}
+    options = {key: given[key] for key in ("bins", "ties", "debias_bins") if given[key] is not None}
     common = {key: given[key] for key in ("profile", "ci", "n_boot", "seed", "group_by")}
-    chosen, excluded = _names(given["metrics"]), _names(given["exclude"])
-    everything = Settings(metrics=(*chosen, *excluded) or None, options=options, **common)
-    kept = tuple(
-        m.name for m in (Settings(**common).chosen if not chosen else everything.chosen) if m.name not in excluded
-    )
-    if not kept:
-        raise InputError("--exclude leaves no metric to compute")
-    return Settings(metrics=kept if chosen or excluded else None, options=options, **common)
+    return Settings(metrics=_names(given["metrics"]), exclude=_names(given["exclude"]) or (), options=options, **common)
+
+
+def _refuse_with_stats() -> None:
+    """Options about folders say nothing about statistics that were collected before."""
+    context = click.get_current_context()
+    folder_options = {"resume", "jobs", *CollectOptions.__dataclass_fields__}
+    given = [
+        f"--{str(p.name).replace('_', '-')}"
+        for p in context.command.params
+        if p.name in folder_options
+        and context.get_parameter_source(p.name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)
+    ]
+    if given:
+        raise click.UsageError(f"--stats reads no folder: it does not go with {', '.join(given)}")
 
 
 def _collect_options(given: dict[str, Any], settings: Settings | None) -> CollectOptions:
@@ -313,18 +357,24 @@ def _collect_options(given: dict[str, Any], settings: Settings | None) -> Collec
     return CollectOptions(**fields, **needs)
 
 
-def _refuse_to_overwrite(output: Path | None, *, force: bool, resume: bool) -> None:
-    """An earlier result is replaced only on request."""
+def _prepare(output: Path | None, *, force: bool, resume: bool) -> None:
+    """Make the folder of the results, before any work; an earlier result is replaced only on request."""
     if output is None:
         if resume:
             raise click.UsageError("--resume continues a run in a folder: say which one by -o OUT")
         return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to {output} ({error.strerror}); choose another -o") from error
     if force or resume:
         return
     for name, what in (("partial.npz", "an interrupted run"), ("summary.json", "results"), ("stats.npz", "results")):
         if (output / name).exists():
             raise InputError(
-                f"{output} already holds {what} ({name}); continue or refresh it with --resume, replace it with --force, "
+                f"{output} already holds {what} ({name}); continue it with --resume, replace it with --force, "
                 "or choose another -o"
             )
 

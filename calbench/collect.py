@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from calbench.checkpoint import assembled, kept, resumed
-from calbench.errors import InputError, RangeError, ShapeError
+from calbench.errors import InputError, OptionError, RangeError, ShapeError, UnknownName
 from calbench.io.coding import MaskCoding, read_mask
 from calbench.io.images import FORMATS, resize_bilinear
 from calbench.io.pairing import Pair
 from calbench.io.sample import Sample
 from calbench.kernels import IMAGE_SCORES, measure, measure_aslp
 from calbench.parallel import parallel_map
-from calbench.plan import PRED_THRESHOLD, CollectOptions, Plan, describe, fingerprint, plan_run, verify_coding
+from calbench.plan import PRED_THRESHOLD, CollectOptions, Plan, describe, fingerprint, plan_run, verify_codings
 from calbench.progress import progress_bar
 from calbench.statistics import ImageFacts, ImageScores, JointHistogram, Run, Statistics
 
@@ -42,8 +42,8 @@ def collect(
     *,
     pred: str | Path | None = None,
     gt: str | Path | None = None,
-    dataset: str = "dataset",
-    method: str = "method",
+    dataset: str | None = None,
+    method: str | None = None,
     scores: Collection[str] = IMAGE_SCORES,
     jobs: int | None = None,
     **options: Any,
@@ -54,7 +54,8 @@ def collect(
     that may be a generator: one image is held at a time.
 
     Args:
-        samples: images in memory; `dataset` and `method` name them.
+        samples: images in memory.
+        dataset, method: their names; with folders, the names to give or, with placeholders, to keep.
         pred, gt: folders or templates.
         scores: positional scores to compute.
         jobs: worker processes for folders; None chooses.
@@ -68,17 +69,30 @@ def collect(
     ('a',)
     """
     if (samples is None) == (pred is None or gt is None):
-        raise InputError("collect takes either samples, or both pred= and gt=")
+        raise OptionError("give either samples, or both pred= and gt=")
     if samples is not None:
-        rows = [measure_sample(sample, scores=tuple(scores)) for sample in samples]
+        if options:
+            raise OptionError(f"{', '.join(sorted(options))}: of folders only; samples hold what is to be counted")
+        rows = [measure_sample(_checked(sample), scores=tuple(scores)) for sample in samples]
         if not rows:
             raise InputError("there are no samples to collect; expected at least one calbench.Sample")
-        return Run({(dataset, method): Statistics.concat(rows)})
-    if method != "method":
+        return Run({(dataset or "dataset", method or "method"): Statistics.concat(rows)})
+    if method is not None:
         options["methods"] = (method,)
-    if dataset != "dataset":
+    if dataset is not None:
         options["datasets"] = (dataset,)
+    unknown = sorted(options.keys() - CollectOptions.__dataclass_fields__.keys())
+    if unknown:
+        raise UnknownName("option", unknown[0], CollectOptions.__dataclass_fields__)
     return collect_folders(CollectOptions(str(pred), str(gt), scores=tuple(scores), **options), jobs=jobs)
+
+
+def _checked(sample: Sample) -> Sample:
+    if not isinstance(sample, Sample):
+        raise InputError(
+            f"samples hold a {type(sample).__name__}; expected calbench.Sample(name, levels, target), one for each image"
+        )
+    return sample
 
 
 def measure_sample(sample: Sample, *, scores: tuple[str, ...] = IMAGE_SCORES) -> Statistics:
@@ -97,6 +111,7 @@ def collect_folders(
     resume_from: Path | None = None,
     progress: bool = False,
     announce: Callable[[str], None] = lambda _: None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read folders: check all pairs of all combinations, then count.
 
@@ -105,6 +120,7 @@ def collect_folders(
         resume_from: statistics to continue from; refused when options or files have changed.
         progress: draw a bar on stderr.
         announce: receives what was inferred, skipped or left out, for people.
+        settings: what the rows are wanted for; recorded, and held against those of `resume_from`.
     """
     plans, notes = plan_run(options)
     for line in describe(plans):
@@ -112,7 +128,7 @@ def collect_folders(
     notes = [*notes, *(note for plan in plans for note in plan.notes)]
     for note in notes:
         announce(note)
-    recorded = asdict(options) | {"images": fingerprint(plans)}
+    recorded = asdict(options) | {"images": fingerprint(plans)} | dict(settings or {})
     done = resumed(resume_from, recorded, plans) if resume_from is not None else {}
     if done:
         announce(f"resuming: {len(done)} of {sum(len(plan.pairs) for plan in plans)} images are done")
@@ -133,10 +149,11 @@ def collect_folders(
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 save()
                 saved = time.monotonic()
+        save()  # what follows may be interrupted, too
     run = assembled(done, plans, recorded, notes)
     spread_notes = []
     for plan, statistics in zip(plans, run.combinations.values(), strict=True):
-        verify_coding(plan, statistics)
+        verify_codings(plan, statistics)
         spread_notes += _channel_notes(plan, statistics)
     spread_notes = list(dict.fromkeys(spread_notes))
     for note in spread_notes:
@@ -161,12 +178,12 @@ def measure_pair(task: Task) -> Statistics:
         levels = resize_bilinear(levels, gt.levels.shape)
     foreground = coding.foreground(gt.levels)
     void = coding.void(gt.levels)
-    fov_digest = 0
+    fov_facts = {"fov_bits": 0, "fov_max": 0, "fov_digest": 0}
     if pair.mask is not None and task.fov is not None:
         fov = read_mask(pair.mask)
         outside = ~task.fov.foreground(fov.levels)
         void = outside if void is None else void | outside
-        fov_digest = fov.digest
+        fov_facts = {"fov_bits": fov.bits, "fov_max": int(fov.levels.max(initial=0)), "fov_digest": fov.digest}
     valid = None if void is None else ~void
     measured = measure(levels, foreground, valid, scores=task.scores)
     known = gt.levels if not coding.void_values else gt.levels[~np.isin(gt.levels, coding.void_values)]
@@ -191,7 +208,7 @@ def measure_pair(task: Task) -> Statistics:
         "pred_digest": pred.digest,
         "gt_palette": int(gt.palette),
         "gt_digest": gt.digest,
-        "fov_digest": fov_digest,
+        **fov_facts,
     }
     names = (pair.name,)
     return Statistics(

@@ -20,6 +20,12 @@ class InputError(CalbenchError, ValueError):
     """The data cannot give right numbers as it is."""
 
 
+class OptionError(InputError):
+    """An option whose value is out of its range, or that does not go with another."""
+
+    exit_code = 2
+
+
 class PairingError(InputError):
     """Predictions without a mask, masks without a prediction, or two files with one name."""
 

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from calbench.errors import InputError, UnknownName, listing
+from calbench.errors import InputError, OptionError, UnknownName, listing
 from calbench.intervals import (
     NO_INTERVAL,
     Interval,
@@ -21,12 +22,16 @@ from calbench.intervals import (
 )
 from calbench.kernels import IMAGE_SCORES
 from calbench.metrics import METRICS, Metric
+from calbench.metrics.saliency import CURVES
 from calbench.profiles import DEFAULT_OPTIONS, Profile, home_of, profile_named
 from calbench.statistics import Statistics
-from calbench.statistics.histogram import Event
+from calbench.statistics.histogram import LEVELS, Event
+from calbench.statistics.reliability import divide
 from calbench.statistics.rows import Array, pool
 
 TIES = ("split", "whole")
+MAX_BINS = 1000
+"""The binning rule is verified for 8-bit levels up to here."""
 _BLOCK = 256  # rows per step of per-image values: bounds the memory of equal-mass shares
 
 
@@ -37,9 +42,10 @@ class Settings:
     Attributes:
         profile: name of the convention, see `calbench.profiles`.
         metrics: names to compute; None for all of the profile.
+        exclude: names to leave out.
         options: settings of the metrics (`bins`, `ties`); what is not given comes from the profile.
         ci: level of the intervals, in (0, 1).
-        n_boot: bootstrap replicates; 0 for no intervals.
+        n_boot: bootstrap replicates, at least 2 / (1 − ci); 0 for no intervals.
         seed: of the bootstrap.
         group_by: regular expression on image names; images with the same match (its first group, if it has one) are
             resampled together, as one patient or one video.
@@ -47,6 +53,7 @@ class Settings:
 
     profile: str = "calbench"
     metrics: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     ci: float = 0.95
     n_boot: int = 1000
@@ -54,18 +61,26 @@ class Settings:
     group_by: str | None = None
 
     def __post_init__(self) -> None:
-        for name in self.metrics or ():
+        for name in (*(self.metrics or ()), *self.exclude):
             if name not in METRICS:
                 raise UnknownName("metric", name, METRICS)
+        if not self.chosen:
+            raise OptionError("no metric is left to compute; name some, or exclude fewer")
         if not 0 < self.ci < 1:
-            raise InputError(f"ci is {self.ci}; it is the level of the intervals, between 0 and 1, for example 0.95")
-        if self.n_boot < 0:
-            raise InputError(f"n_boot is {self.n_boot}; it is a number of bootstrap replicates, 0 for no intervals")
-        bins, ties = self.resolved["bins"], self.resolved["ties"]
-        if not isinstance(bins, int) or bins < 1:
-            raise InputError(f"bins is {bins!r}; it is a number of bins, at least 1")
-        if ties not in TIES:
-            raise UnknownName("tie rule", str(ties), TIES)
+            raise OptionError(f"ci is {self.ci}; it is the level of the intervals, between 0 and 1, for example 0.95")
+        fewest = int(np.ceil(2 / (1 - self.ci)))
+        if not _is_whole(self.n_boot) or (self.n_boot != 0 and self.n_boot < fewest):
+            raise OptionError(
+                f"n_boot is {self.n_boot}; it is a number of bootstrap replicates, at least {fewest} for {self.ci:.4g} "
+                "intervals, or 0 for none"
+            )
+        if not _is_whole(self.seed) or self.seed < 0:
+            raise OptionError(f"seed is {self.seed}; it is a whole number, at least 0")
+        for name, value in self.options.items():
+            if name == "ties" and value not in TIES:
+                raise UnknownName("tie rule", str(value), TIES)
+            if name != "ties" and not (_is_whole(value) and 1 <= value <= MAX_BINS):
+                raise OptionError(f"{name} is {value!r}; it is a number of bins, 1 to {MAX_BINS}")
 
     @cached_property
     def convention(self) -> Profile:
@@ -73,14 +88,10 @@ class Settings:
         return profile_named(self.profile)
 
     @cached_property
-    def resolved(self) -> dict[str, Any]:
-        """The options of the profile's metrics."""
-        return DEFAULT_OPTIONS | dict(self.convention.options) | dict(self.options)
-
-    @property
     def chosen(self) -> tuple[Metric, ...]:
-        """The metrics to compute, in the profile's order or the order asked for."""
-        return tuple(METRICS[name] for name in (self.metrics or self.convention.metrics))
+        """The metrics to compute, each once, in the order asked for or the profile's."""
+        names = dict.fromkeys(self.convention.metrics if self.metrics is None else self.metrics)
+        return tuple(METRICS[name] for name in names if name not in self.exclude)
 
     @property
     def positional_scores(self) -> tuple[str, ...]:
@@ -93,7 +104,7 @@ class Settings:
         return any(metric.name.startswith("aslp_") for metric in self.chosen)
 
     def options_of(self, metric: Metric) -> dict[str, Any]:
-        """The options of one metric; one of another profile keeps that profile's."""
+        """The options of one metric: given ones, else those of the profile, or of the metric's own profile."""
         home = self.convention if metric.name in self.convention.metrics else home_of(metric.name)
         resolved = DEFAULT_OPTIONS | dict(home.options) | dict(self.options)
         return {name: resolved[name] for name in metric.options}
@@ -202,27 +213,51 @@ class Evaluator:
         return np.asarray(self.statistics.histogram.counts.sum((-2, -1)))
 
     def reliability(self, event: Event) -> list[ReliabilityBin]:
-        """The bins of the reliability diagram; accuracy limits resample images."""
-        bins = self.settings.resolved["bins"]
-        pooled = self.pooled.histogram.reliability(event).binned(bins)
-        hit = (self.units.histogram.reliability(event).binned(bins).count > 0).sum(0)
+        """The bins of the profile's reliability diagram of an event; accuracy limits resample images.
+
+        Σ n · |confidence − accuracy| / Σ n over them is the profile's error of that event.
+        """
+        metric = METRICS[self.settings.convention.diagrams[event]]
+        bins = self.settings.options_of(metric)["bins"]
+        pooled = self._view(self.pooled, metric).binned(bins)
+        hit = (self._view(self.units, metric).binned(bins).count > 0).sum(0)
+        accuracy, confidence = divide(pooled.correct, pooled.count), divide(pooled.confidence, pooled.count)
         if self.settings.n_boot:
-            drawn = self.replicates.histogram.reliability(event).binned(bins)
+            drawn = self._view(self.replicates, metric).binned(bins)
+            replicates = divide(drawn.correct, drawn.count)
         rows = []
         for b in range(bins):
-            n = int(pooled.count[b])
-            accuracy = pooled.correct[b] / n if n else float("nan")
             interval = NO_INTERVAL
-            if n and self.settings.n_boot:
-                share = np.divide(drawn.correct[:, b], drawn.count[:, b], out=np.full(len(drawn.count), np.nan),
-                                  where=drawn.count[:, b] > 0)  # fmt: skip
-                interval = percentile_interval(accuracy, share, int(hit[b]), self.settings.ci)
-            confidence = pooled.confidence[b] / n if n else float("nan")
-            low, high = max(interval.low, 0.0), min(interval.high, 1.0)
+            if self.settings.n_boot and pooled.count[b]:
+                interval = percentile_interval(
+                    float(accuracy[b]), replicates[:, b], int(hit[b]), self.settings.ci, (0.0, 1.0)
+                )
             rows.append(
-                ReliabilityBin(event, b, b / bins, (b + 1) / bins, n, float(confidence), float(accuracy), low, high)
-            )
+                ReliabilityBin(
+                    event, b, b / bins, (b + 1) / bins, int(pooled.count[b]), float(confidence[b]), float(accuracy[b]),
+                    interval.low, interval.high,
+                )
+            )  # fmt: skip
         return rows
+
+    def diagrams(self) -> dict[Event, tuple[list[ReliabilityBin], Value]]:
+        """For each event of the profile, the bins of its reliability diagram and the error they add up to."""
+        return {
+            event: (self.reliability(event), self.pooled_value(METRICS[name]))
+            for event, name in self.settings.convention.diagrams.items()
+        }
+
+    def curves(self) -> dict[str, Array]:
+        """Curves of the saliency metrics, means over the images, `(256,)`, by threshold 0 to 255."""
+        totals = {name: np.zeros(LEVELS) for name in CURVES}
+        counted = 0
+        for start in range(0, len(self.statistics.names), _BLOCK):
+            block = self.statistics.histogram.select(slice(start, start + _BLOCK))
+            values = {name: curve(block) for name, curve in CURVES.items()}
+            defined = _defined(values["f"])
+            counted += int(defined.sum())
+            totals = {name: totals[name] + values[name][defined].sum(0) for name in CURVES}
+        return {name: divide(total, np.array(counted)) for name, total in totals.items()}
 
     def _view(self, statistics: Statistics, metric: Metric) -> Any:
         key = (id(statistics), metric.reads)
@@ -243,7 +278,7 @@ class Evaluator:
                     interval = norm_interval(norm, self._resampled(metric), self.settings.ci)
             else:
                 drawn = metric.function(self._view(self.replicates, metric), **options)
-                interval = percentile_interval(value, drawn, self.n_units, self.settings.ci)
+                interval = percentile_interval(value, drawn, self.n_units, self.settings.ci, metric.bounds)
         details = metric.details(self._view(self.units, metric) if metric.needs_images else pooled, **options) \
             if metric.details and np.isfinite(value) else {}  # fmt: skip
         return self._value(metric, "pixels", value, interval, int((self.n_pixels == 0).sum()), details)
@@ -266,7 +301,7 @@ class Evaluator:
         if metric.interval and self.settings.n_boot:
             n_units = len(np.unique(self.unit_of_row[defined]))
             replicates = summary(self._replicate_means[self._key(metric)])
-            interval = percentile_interval(value, replicates, n_units, self.settings.ci)
+            interval = percentile_interval(value, replicates, n_units, self.settings.ci, metric.bounds)
         return self._value(metric, "images", value, interval, int((~defined).sum()), {})
 
     def _key(self, metric: Metric) -> tuple[Any, ...]:
@@ -324,6 +359,10 @@ class Evaluator:
         )
 
 
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
 def _unchanged(mean: Array) -> Array:
     return mean
 
@@ -353,14 +392,14 @@ def resampling_units(names: Sequence[str], group_by: str | None) -> Array:
     try:
         pattern = re.compile(group_by)
     except re.error as error:
-        raise InputError(f"group_by {group_by!r} is not a regular expression: {error}") from error
+        raise OptionError(f"group_by {group_by!r} is not a regular expression: {error}") from error
     matches = [pattern.search(name) for name in names]
-    missed = [name for name, match in zip(names, matches, strict=True) if match is None]
+    keys = [match and (match.group(1) if pattern.groups else match.group(0)) for match in matches]
+    missed = [name for name, key in zip(names, keys, strict=True) if key is None]
     if missed:
         raise InputError(
             f"{len(missed)} of {len(names)} image names do not match group_by {group_by!r}:\n{listing(missed)}"
         )
-    keys = [match.group(1) if pattern.groups else match.group(0) for match in matches if match]
     return np.unique(np.array(keys, dtype=np.str_), return_inverse=True)[1].reshape(-1)
 
 

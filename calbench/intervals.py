@@ -72,7 +72,9 @@ def small_sample_factor(n_units: int, level: float) -> float:
     return float(np.sqrt(n_units / (n_units - 1)) * stdtrit(n_units - 1, tail) / ndtri(tail))
 
 
-def percentile_interval(value: float, replicates: Array, n_units: int, level: float) -> Interval:
+def percentile_interval(
+    value: float, replicates: Array, n_units: int, level: float, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> Interval:
     """Percentile bootstrap limits, moved away from the value by the small-sample factor.
 
     Args:
@@ -80,13 +82,16 @@ def percentile_interval(value: float, replicates: Array, n_units: int, level: fl
         replicates: `(n_boot,)` values of the estimate on resampled images; undefined ones are NaN and left out.
         n_units: resampling units.
         level: 0.95 for a 95 % interval.
+        bounds: smallest and largest value there can be; limits are cut off there.
     """
     defined = replicates[np.isfinite(replicates)]
     if n_units < MIN_UNITS or not np.isfinite(value) or len(defined) < len(replicates) / 2:
         return NO_INTERVAL
     factor = small_sample_factor(n_units, level)
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value + factor * (low - value)), float(value + factor * (high - value)))
+    return Interval(
+        float(max(value + factor * (low - value), bounds[0])), float(min(value + factor * (high - value), bounds[1]))
+    )
 
 
 class ResampledResiduals:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from joblib import Parallel, cpu_count, delayed
 
-from calbench.errors import InputError
+from calbench.errors import OptionError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -32,10 +32,10 @@ def parallel_map(
     Args:
         jobs: worker processes; None chooses by `default_jobs`.
     Raises:
-        InputError: jobs below 1.
+        OptionError: jobs below 1.
     """
     if jobs is not None and jobs < 1:
-        raise InputError(f"jobs is {jobs}; it is a number of processes, at least 1")
+        raise OptionError(f"jobs is {jobs}; it is a number of processes, at least 1")
     jobs = default_jobs(len(tasks)) if jobs is None else jobs
     if jobs == 1:
         yield from map(function, tasks)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calbench.errors import RangeError, ShapeError, UnknownName, listing
-from calbench.io.coding import MaskCoding, ambiguous_coding, infer_coding
+from calbench.errors import ShapeError, UnknownName, listing
+from calbench.io.coding import MaskCoding, infer_coding, verify_coding
 from calbench.io.images import read_size
 from calbench.io.pairing import Folders, Pair, find_folders, match_files
 from calbench.kernels import IMAGE_SCORES
@@ -50,6 +50,9 @@ class CollectOptions:
     raw_bytes: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("pred", "gt", "mask"):  # ./a, a/ and a are one folder
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, str(Path(getattr(self, name))))
         for kind, value, known in (
             ("on-mismatch choice", self.on_mismatch, ("error", "resize-pred", "skip")),
             ("on-missing choice", self.on_missing, ("error", "skip")),
@@ -117,7 +120,9 @@ def plan_run(options: CollectOptions) -> tuple[list[Plan], list[str]]:
                 gts, threshold=options.gt_threshold, void_values=options.void_values
             )
         if folders.mask is not None and (folders.mask, False) not in codings:
-            codings[folders.mask, False] = infer_coding([pair.mask for pair in pairs if pair.mask])
+            codings[folders.mask, False] = infer_coding(
+                [pair.mask for pair in pairs if pair.mask], role="fields of view"
+            )
         fov = codings[folders.mask, False] if folders.mask is not None else None
         plans.append(Plan(folders, pairs, codings[folders.gt, True], fov, tuple(plan_notes)))
     return plans, notes
@@ -145,29 +150,21 @@ def fingerprint(plans: Sequence[Plan]) -> dict[str, str]:
     }
 
 
-def verify_coding(plan: Plan, statistics: Statistics) -> None:
-    """Hold the coding, decided on a sample, against every mask that was read.
+def verify_codings(plan: Plan, statistics: Statistics) -> None:
+    """Hold the codings of a combination, decided on samples, against every mask and field of view that was read.
 
     Raises:
-        RangeError: the folder holds only {0, 1, 255}, or nothing above the threshold.
+        RangeError: see `io.coding.verify_coding`.
     """
-    if plan.coding.declared or statistics.facts is None:
-        return
     facts = statistics.facts
-    highest = int(facts["gt_max"].max())
-    if plan.coding.kind == "0/1" and highest > 1:
-        name = facts.names[int(facts["gt_max"].argmax())]
-        raise RangeError(
-            f"most masks in {plan.folders.gt} hold 0 and 1, but {name!r} holds {highest}: mixed codings; "
-            "say --void-value or --gt-threshold N (foreground is byte > N)"
-        )
-    if plan.coding.kind == "0/255" and not facts["gt_between"].any() and facts["gt_one"].any():
-        raise ambiguous_coding(plan.folders.gt)
-    if 0 < highest <= plan.coding.threshold:
-        raise RangeError(
-            f"no mask in {plan.folders.gt} has a value above {plan.coding.threshold}, but values up to {highest} occur, as "
-            "in label maps; say --gt-threshold 0 (foreground is byte > 0)"
-        )
+    if facts is None:
+        return
+    three_valued = bool(facts["gt_one"].any() and not facts["gt_between"].any())
+    verify_coding(plan.coding, plan.folders.gt, facts.names, facts["gt_bits"], facts["gt_max"],
+                  three_valued=three_valued, role="masks")  # fmt: skip
+    if plan.fov is not None and plan.folders.mask is not None:
+        verify_coding(plan.fov, plan.folders.mask, facts.names, facts["fov_bits"], facts["fov_max"],
+                      three_valued=False, role="fields of view")  # fmt: skip
 
 
 def _size(path: Path, known: dict[Path, tuple[int, int]]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from calbench.errors import UnknownName
 from calbench.metrics import METRICS
+from calbench.statistics.histogram import Event
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Profile:
         name: as given to `--profile`.
         metrics: what is computed, in order.
         headline: the columns of the printed table.
+        diagrams: the error that each reliability diagram shows, by event; its bins are those drawn.
         options: settings of the metrics; the command line wins over them.
         description: one line.
     """
@@ -25,6 +27,7 @@ class Profile:
     name: str
     metrics: tuple[str, ...]
     headline: tuple[str, ...]
+    diagrams: Mapping[Event, str]
     options: Mapping[str, Any]
     description: str
 
@@ -43,6 +46,7 @@ PROFILES: dict[str, Profile] = {
             "calbench",
             _OWN,
             ("ece", "ece_fg", "brier", "mae", "max_f", "s_measure"),
+            {"top-label": "ece", "foreground": "ece_fg"},
             DEFAULT_OPTIONS,
             "every binary metric, each under its published definition",
         ),
@@ -50,6 +54,7 @@ PROFILES: dict[str, Profile] = {
             "pysodmetrics",
             _SALIENCY,
             ("mae", "max_f", "adp_f", "weighted_f", "max_e", "s_measure"),
+            {"top-label": "ece", "foreground": "ece_fg"},
             {},
             "the saliency metrics alone, as PySODMetrics 1.6.2 computes them",
         ),
@@ -57,6 +62,7 @@ PROFILES: dict[str, Profile] = {
             "aslp",
             _OFFICIAL,
             ("aslp_ece", "aslp_oe", "aslp_mae", "aslp_max_f", "aslp_max_e", "aslp_s_measure"),
+            {"top-label": "aslp_ece"},
             {"bins": 10, "debias_bins": 100},
             "the official ASLP scripts' numbers: raw mask bytes, exact-byte correctness, 255 thresholds",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calbench.collect import collect
-from calbench.errors import InputError
+from calbench.errors import OptionError
 from calbench.evaluate import Evaluator, ReliabilityBin, Settings, Value
 from calbench.findings import Finding, check_run
 from calbench.intervals import FEW_UNITS, MIN_UNITS
 from calbench.io.files import atomic, safe_name, write_text
+from calbench.io.sample import Sample
 from calbench.metrics import METRICS
 from calbench.statistics import Run, Statistics
 from calbench.statistics.histogram import Event
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 REGION = "all"
 CALIBRATOR = "none"
-EVENTS: tuple[Event, ...] = ("top-label", "foreground")
 
 SUMMARY_COLUMNS = (
     "dataset", "method", "calibrator", "region", "metric", "options", "average", "value", "low", "high",
@@ -41,7 +41,7 @@ RELIABILITY_COLUMNS = (
     "dataset", "method", "calibrator", "region", "event", "bin", "low_edge", "high_edge", "n", "confidence", "accuracy",
     "low", "high",
 )  # fmt: skip
-FILES = ("summary.json", "summary.csv", "per_image.csv", "reliability.csv", "stats.npz")
+FILES = ("summary.json", "summary.csv", "per_image.csv", "reliability.csv", "curves.csv", "stats.npz")
 
 
 class Results:
@@ -90,9 +90,9 @@ class Results:
         return pd.concat(tables, ignore_index=True)
 
     @cached_property
-    def bins(self) -> dict[tuple[str, str], dict[Event, list[ReliabilityBin]]]:
-        """The reliability bins of each (dataset, method), for both events."""
-        return {key: {event: e.reliability(event) for event in EVENTS} for key, e in self.evaluators.items()}
+    def diagrams(self) -> dict[tuple[str, str], dict[Event, tuple[list[ReliabilityBin], Value]]]:
+        """For each (dataset, method) and event, the reliability bins and the error they add up to."""
+        return {key: evaluator.diagrams() for key, evaluator in self.evaluators.items()}
 
     @cached_property
     def reliability(self) -> pd.DataFrame:
@@ -100,12 +100,26 @@ class Results:
         import pandas as pd
 
         rows = [
-            _identity(dataset, method) | asdict(bin_)
-            for (dataset, method), events in self.bins.items()
-            for bins in events.values()
+            _identity(*key) | asdict(bin_)
+            for key, events in self.diagrams.items()
+            for bins, _ in events.values()
             for bin_ in bins
         ]
         return pd.DataFrame(rows, columns=list(RELIABILITY_COLUMNS))
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """Mean saliency curves: `dataset, method, curve, threshold, value`, thresholds 0 to 255 on the stretched map."""
+        import pandas as pd
+
+        tables = [
+            pd.DataFrame(
+                {"dataset": dataset, "method": method, "curve": name, "threshold": range(len(values)), "value": values}
+            )
+            for (dataset, method), evaluator in self.evaluators.items()
+            for name, values in evaluator.curves().items()
+        ]
+        return pd.concat(tables, ignore_index=True)
 
     @cached_property
     def findings(self) -> list[Finding]:
@@ -136,7 +150,7 @@ class Results:
             "schema": SCHEMA,
             "calbench": version("calbench"),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy")},
-            "settings": asdict(self.settings) | {"options": self.settings.resolved},
+            "settings": asdict(self.settings),
             "collected": dict(self.run.options),
             "notes": [*self.run.notes, *self.warnings],
             "combinations": [
@@ -157,36 +171,39 @@ class Results:
     def write(self, folder: Path, advance: Callable[[], None] = lambda: None) -> list[Path]:
         """Write every file of a results folder, each atomically, and return their paths.
 
-        `summary.json`, `summary.csv`, `per_image.csv`, `reliability.csv`, `stats.npz`, and one reliability diagram for each
-        method and data set, after which `advance` is called.
+        `stats.npz` comes first, since it holds what took longest; `summary.json` comes last, so that a folder that has it is
+        complete. `advance` is called after each diagram; diagrams of an earlier run are removed.
         """
-        write_text(folder / "summary.json", json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
+        save_run(self.run, folder / "stats.npz")
         for name, table in (
             ("summary.csv", self.summary[list(SUMMARY_COLUMNS)]),
             ("per_image.csv", self.per_image),
             ("reliability.csv", self.reliability),
+            ("curves.csv", self.curves),
         ):
             with atomic(folder / name) as temporary:
                 table.to_csv(temporary, index=False, lineterminator="\n")
-        save_run(self.run, folder / "stats.npz")
-        return [*(folder / name for name in FILES), *self._write_diagrams(folder / "plots", advance)]
+        plots = list(self._write_diagrams(folder / "plots", advance))
+        for stale in set((folder / "plots").glob("reliability_*.png")) - set(plots):
+            stale.unlink()
+        write_text(folder / "summary.json", json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
+        return [*(folder / name for name in FILES), *plots]
 
     def _write_diagrams(self, folder: Path, advance: Callable[[], None]) -> Iterator[Path]:
         from calbench.report.figures import save_reliability_diagram
 
-        for (dataset, method), events in self.bins.items():
-            path = folder / f"reliability_{safe_name(dataset)}_{safe_name(method)}.png"
-            ece = {event: self._headline((dataset, method), name) for event, name in _EVENT_METRIC.items()}
-            save_reliability_diagram(path, f"{method} on {dataset}", events, ece, level=self.settings.ci)
+        taken: set[str] = set()
+        for (dataset, method), events in self.diagrams.items():
+            stem = plain = f"reliability_{safe_name(dataset)}_{safe_name(method)}"
+            number = 1
+            while stem.lower() in taken:  # names may differ only in what a file name cannot hold
+                number += 1
+                stem = f"{plain}-{number}"
+            taken.add(stem.lower())
+            path = folder / f"{stem}.png"
+            save_reliability_diagram(path, f"{method} on {dataset}", events, level=self.settings.ci)
             advance()
             yield path
-
-    def _headline(self, key: tuple[str, str], metric: str) -> Value:
-        """The pooled value of a metric, computed here if it was not among those asked for."""
-        for value in self.values()[key]:
-            if value.metric == metric and value.average == "pixels":
-                return value
-        return self.evaluators[key].pooled_value(METRICS[metric])
 
     def _records(self, key: tuple[str, str]) -> Iterator[dict[str, Any]]:
         for value in self.values()[key]:
@@ -194,14 +211,16 @@ class Results:
 
 
 def evaluate(
-    source: Run | Statistics | str | Path | None = None,
+    source: Run | Statistics | Iterable[Sample] | str | Path | None = None,
     *,
     pred: str | Path | None = None,
     gt: str | Path | None = None,
     profile: str = "calbench",
-    metrics: Sequence[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
     bins: int | None = None,
     ties: str | None = None,
+    debias_bins: int | None = None,
     ci: float = 0.95,
     n_boot: int = 1000,
     seed: int = 0,
@@ -212,11 +231,13 @@ def evaluate(
     """Evaluate predictions and return the results table.
 
     Args:
-        source: a `Run` of `collect`, one `Statistics`, or the path of a `stats.npz`; instead of folders.
+        source: samples in memory (any iterable, a generator too), a `Run` of `collect`, one `Statistics`, or the path of a
+            `stats.npz`; instead of folders.
         pred, gt: folders or templates, see `collect`; with any further field of `CollectOptions`.
         profile: convention, see `calbench.PROFILES`.
         metrics: names to compute, None for all of the profile; see `calbench.METRICS`.
-        bins, ties: options of the metrics; None takes the profile's.
+        exclude: names to leave out.
+        bins, ties, debias_bins: options of the metrics; None takes the profile's.
         ci, n_boot, seed, group_by: of the intervals, see `Settings`.
         jobs: worker processes for folders.
     Returns:
@@ -226,28 +247,34 @@ def evaluate(
         InputError, FormatError, UnknownName: what is wrong, where, and what to do.
 
     >>> import numpy as np
-    >>> from calbench import Sample, collect
+    >>> from calbench import Sample
     >>> image = Sample("a", np.array([[0, 255]], np.uint8), np.array([[0, 1]]))
-    >>> float(evaluate(collect([image]), metrics=["accuracy"])["value"][0])
+    >>> float(evaluate([image], metrics="accuracy")["value"][0])
     1.0
     """
-    chosen = {key: value for key, value in {"bins": bins, "ties": ties}.items() if value is not None}
-    settings = Settings(profile, None if metrics is None else tuple(metrics), chosen, ci, n_boot, seed, group_by)
-    if source is None:
-        options |= {"scores": settings.positional_scores, "raw_bytes": settings.raw_bytes}
-        run = collect(pred=pred, gt=gt, jobs=jobs, **options)
-    elif pred is not None or gt is not None or options:
-        raise InputError("evaluate takes either a source that was collected, or folders by pred= and gt=")
-    elif isinstance(source, Run):
-        run = source
-    elif isinstance(source, Statistics):
-        run = Run({("dataset", "method"): source})
+    given = {"bins": bins, "ties": ties, "debias_bins": debias_bins}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    names = (metrics,) if isinstance(metrics, str) else metrics
+    settings = Settings(
+        profile, None if names is None else tuple(names), tuple(exclude), chosen, ci, n_boot, seed, group_by
+    )
+    if isinstance(source, Run | Statistics | str | Path):
+        if pred is not None or gt is not None or options:
+            raise OptionError(
+                "evaluate takes a source that was collected, or folders by pred= and gt= with their options"
+            )
+        run = _as_run(source)
     else:
-        run = load_run(source)
+        if settings.raw_bytes:
+            options["raw_bytes"] = True
+        run = collect(source, pred=pred, gt=gt, jobs=jobs, scores=settings.positional_scores, **options)
     return Results(run, settings).summary
 
 
-_EVENT_METRIC: dict[Event, str] = {"top-label": "ece", "foreground": "ece_fg"}
+def _as_run(source: Run | Statistics | str | Path) -> Run:
+    if isinstance(source, Run):
+        return source
+    return Run({("dataset", "method"): source}) if isinstance(source, Statistics) else load_run(source)
 
 
 def _identity(dataset: str, method: str) -> dict[str, str]:

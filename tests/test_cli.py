@@ -107,6 +107,25 @@ def test_jobs_and_file_order_do_not_matter_bit_for_bit(calbench: Run, demo_set: 
     assert written[0] == written[1]
 
 
+def test_jobs_do_not_matter_for_large_images_and_many_threads(tmp_path: Path) -> None:
+    """A dot product over pixels would split over BLAS threads in one process, and not in workers."""
+    for folder in ("pred", "gt"):
+        (tmp_path / folder).mkdir()
+    for number in range(6):
+        noise = np.random.default_rng(number).normal(size=(320, 480)).cumsum(0).cumsum(1)
+        level = 255 * (noise - noise.min()) / np.ptp(noise)
+        Image.fromarray(level.astype(np.uint8)).save(tmp_path / "pred" / f"{number}.png")
+        Image.fromarray(np.where(level > 150, 255, 0).astype(np.uint8)).save(tmp_path / "gt" / f"{number}.png")
+    free = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    written = []
+    for jobs in ("1", "2"):
+        out = tmp_path / jobs
+        command = ["evaluate", "--pred", f"{tmp_path}/pred", "--gt", f"{tmp_path}/gt", "-o", str(out), "-j", jobs]
+        subprocess.run([sys.executable, "-m", "calbench", *command], env=free, check=True, capture_output=True)
+        written.append([(out / name).read_bytes() for name in ("summary.csv", "per_image.csv", "stats.npz")])
+    assert written[0] == written[1]
+
+
 def test_results_do_not_depend_on_the_order_that_files_are_found(
     calbench: Run, demo_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +339,30 @@ def test_unreadable_files_are_named(calbench: Run, folders: Folders, tmp_path: P
     assert (result.exit_code, ".npy" in result.stderr) == (1, True)
 
 
+def test_mixed_codings_are_refused_wherever_they_are(calbench: Run, folders: Folders) -> None:
+    """The coding is decided on eight files; the ninth is held against it, too."""
+    ones = (MASK // 255).astype(np.uint8)
+    for usual in (MASK > 0, MASK):
+        names = [f"{i:02d}" for i in range(24)]
+        pred, gt = folders(dict.fromkeys(names, MAP), {**dict.fromkeys(names, usual), "11": ones})
+        result = calbench("evaluate", "--pred", pred, "--gt", gt)
+        assert (result.exit_code, "mixed codings" in result.stderr or "--void-value" in result.stderr) == (1, True)
+
+
+def test_fields_of_view_are_held_against_their_coding(calbench: Run, folders: Folders, tmp_path: Path) -> None:
+    names = [f"{i:02d}" for i in range(24)]
+    pred, gt = folders(dict.fromkeys(names, MAP), dict.fromkeys(names, MASK))
+    fov = tmp_path / "fov"
+    fov.mkdir()
+    inside = np.full_like(MASK, 255)
+    for odd, level in (("11", 1), (None, 100)):
+        for name in names:
+            array = inside if odd else np.full_like(MASK, level)
+            Image.fromarray(np.full_like(MASK, level) if name == odd else array).save(fov / f"{name}.png")
+        result = calbench("evaluate", "--pred", pred, "--gt", gt, "--mask", fov)
+        assert (result.exit_code, "fields of view" in result.stderr, "0 and 255" in result.stderr) == (1, True, True)
+
+
 # --- interruption and resumption -----------------------------------------------------------------------------------------
 
 
@@ -339,15 +382,15 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     calbench: Run, demo_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
-    calbench("evaluate", *templates(demo_set), "-o", whole, "--n-boot", 20)
+    calbench("evaluate", *templates(demo_set), "-o", whole, "--n-boot", 50)
     with monkeypatch.context() as patch:
         interrupt_after(10, patch)
-        result = calbench("evaluate", *templates(demo_set), "-o", out, "--n-boot", 20)
+        result = calbench("evaluate", *templates(demo_set), "-o", out, "--n-boot", 50)
     assert result.exit_code == 130
     assert (out / "partial.npz").exists()
-    result = calbench("evaluate", *templates(demo_set), "-o", out, "--n-boot", 20)
+    result = calbench("evaluate", *templates(demo_set), "-o", out, "--n-boot", 50)
     assert (result.exit_code, "--resume" in result.stderr) == (1, True)
-    result = calbench("evaluate", *templates(demo_set), "-o", out, "--n-boot", 20, "--resume")
+    result = calbench("evaluate", *templates(demo_set), "-o", out, "--n-boot", 50, "--resume")
     assert result.exit_code == 0, result.output
     assert "resuming: 10 of 24 images are done" in result.stderr
     for name in ("summary.csv", "per_image.csv", "reliability.csv", "stats.npz"):
@@ -363,7 +406,15 @@ def test_resume_refuses_changed_options_and_changed_files(
         interrupt_after(1, patch)
         calbench("evaluate", "--pred", pred, "--gt", gt, "-o", out)
     result = calbench("evaluate", "--pred", pred, "--gt", gt, "-o", out, "--resume", "--gt-threshold", 100)
-    assert (result.exit_code, "gt_threshold" in result.stderr) == (1, True)
+    assert (result.exit_code, "--gt-threshold" in result.stderr) == (1, True)
+    result = calbench("evaluate", "--pred", pred, "--gt", gt, "-o", out, "--resume", "--bins", 20)
+    assert (result.exit_code, "--bins" in result.stderr) == (1, True)
+    Image.fromarray(MASK).save(gt / "c.png")
+    Image.fromarray(MAP).save(pred / "c.png")
+    result = calbench("evaluate", "--pred", pred, "--gt", gt, "-o", out, "--resume")
+    assert (result.exit_code, "images found" in result.stderr) == (1, True)
+    (pred / "c.png").unlink()
+    (gt / "c.png").unlink()
     Image.fromarray(255 - MAP).save(pred / "a.png")
     result = calbench("evaluate", "--pred", pred, "--gt", gt, "-o", out, "--resume")
     assert (result.exit_code, "a.png" in result.stderr, "changed" in result.stderr) == (1, True, True)
@@ -398,15 +449,71 @@ def test_ctrl_c_keeps_the_finished_rows(tmp_path: Path, jobs: int) -> None:
     assert (out / "partial.npz").exists()
 
 
+def test_rows_are_kept_when_the_evaluation_is_interrupted(
+    calbench: Run, demo_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("calbench.results.Results.values", interrupted)
+        assert calbench("evaluate", *templates(demo_set), "-o", tmp_path / "out").exit_code == 130
+    result = calbench("evaluate", *templates(demo_set), "-o", tmp_path / "out", "--resume")
+    assert (result.exit_code, "24 of 24 images are done" in result.stderr) == (0, True)
+
+
+def test_a_closed_pipe_loses_nothing(demo_set: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "calbench", "evaluate", *templates(demo_set), "-o", str(tmp_path / "out"), "-q"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert b"Traceback" not in errors
+    assert (tmp_path / "out" / "summary.json").exists()
+
+
+def test_an_output_that_cannot_be_written_is_said_before_any_work(calbench: Run, folders: Folders) -> None:
+    pred, gt = folders({"a": MAP}, {"a": MASK})
+    result = calbench("evaluate", "--pred", pred, "--gt", gt, "-o", pred / "a.png" / "out")
+    assert (result.exit_code, "cannot write to" in result.stderr) == (1, True)
+    assert "images, masks" not in result.stderr
+
+
+def test_diagrams_of_similar_names_do_not_overwrite_each_other(calbench: Run, demo_set: Path, tmp_path: Path) -> None:
+    for method in ("a b", "a_b"):
+        (tmp_path / "preds" / method).mkdir(parents=True)
+        (tmp_path / "preds" / method / "synthetic").symlink_to(demo_set / "preds" / "calibrated" / "synthetic")
+    pred = f"{tmp_path}/preds/{{method}}/{{dataset}}"
+    common = (
+        "evaluate",
+        "--pred",
+        pred,
+        "--gt",
+        f"{demo_set}/data/{{dataset}}/gt",
+        "--n-boot",
+        0,
+        "-o",
+        tmp_path / "out",
+    )
+    assert calbench(*common).exit_code == 0
+    plots = tmp_path / "out" / "plots"
+    assert len(list(plots.iterdir())) == 2
+    assert calbench(*common, "--force", "--method", "a b").exit_code == 0
+    assert [path.name for path in plots.iterdir()] == ["reliability_synthetic_a_b.png"]
+
+
 # --- statistics, profiles, settings --------------------------------------------------------------------------------------
 
 
 def test_statistics_give_other_settings_without_pixels(calbench: Run, demo_set: Path, tmp_path: Path) -> None:
     first, again, direct = tmp_path / "first", tmp_path / "again", tmp_path / "direct"
-    calbench("evaluate", *templates(demo_set), "-o", first, "--n-boot", 20)
-    result = calbench("evaluate", "--stats", first / "stats.npz", "--bins", 7, "-o", again, "--n-boot", 20)
+    calbench("evaluate", *templates(demo_set), "-o", first, "--n-boot", 50)
+    result = calbench("evaluate", "--stats", first / "stats.npz", "--bins", 7, "-o", again, "--n-boot", 50)
     assert result.exit_code == 0, result.output
-    calbench("evaluate", *templates(demo_set), "--bins", 7, "-o", direct, "--n-boot", 20)
+    calbench("evaluate", *templates(demo_set), "--bins", 7, "-o", direct, "--n-boot", 50)
     assert (again / "summary.csv").read_text() == (direct / "summary.csv").read_text()
     assert value(again, "ece") != value(first, "ece")
 
@@ -426,6 +533,81 @@ def test_metrics_that_were_not_collected_are_refused(calbench: Run, demo_set: Pa
     assert (result.exit_code, "weighted_f" in result.stderr) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("profile", "metric", "bins"), [("calbench", "ece", 15), ("calbench", "ece", 7), ("aslp", "aslp_ece", 10)]
+)
+def test_the_bins_of_reliability_csv_add_up_to_the_error_of_the_profile(
+    calbench: Run, demo_set: Path, tmp_path: Path, profile: str, metric: str, bins: int
+) -> None:
+    given = ("--bins", bins) if bins == 7 else ()
+    out = tmp_path / "out"
+    calbench("evaluate", *templates(demo_set), "-o", out, "--n-boot", 0, "--profile", profile, *given)
+    table = pd.read_csv(out / "reliability.csv")
+    top = table[(table.method == "overconfident") & (table.event == "top-label")]
+    assert len(top) == bins
+    error = (top.n * (top.confidence - top.accuracy).abs()).sum() / top.n.sum()
+    assert error == pytest.approx(value(out, metric, method="overconfident"), abs=1e-9)
+
+
+def test_curves_have_the_maxima_of_the_table(calbench: Run, demo_set: Path, tmp_path: Path) -> None:
+    calbench("evaluate", *templates(demo_set), "-o", tmp_path / "out", "--n-boot", 0)
+    curves = pd.read_csv(tmp_path / "out" / "curves.csv")
+    assert list(curves.columns) == ["dataset", "method", "curve", "threshold", "value"]
+    for curve in ("f", "e", "iou", "dice"):
+        rows = curves[(curves.method == "calibrated") & (curves.curve == curve)]
+        assert list(rows.threshold) == list(range(256))
+        for name, reduced in ((f"max_{curve}", rows.value.max()), (f"mean_{curve}", rows.value.mean())):
+            assert reduced == pytest.approx(value(tmp_path / "out", name, "images", "calibrated"), abs=1e-12)
+
+
+def test_metrics_that_are_asked_for_are_shown(calbench: Run, demo_set: Path) -> None:
+    result = calbench("evaluate", *templates(demo_set), "--metrics", "auroc,ap,auroc", "--n-boot", 0)
+    assert "auroc ↑" in result.stdout
+    assert "ap ↑" in result.stdout
+    assert "ece" not in result.stdout
+    result = calbench("evaluate", *templates(demo_set), "--metrics", "auroc,ap,auroc", "--n-boot", 0, "--json")
+    assert len(json.loads(result.stdout)["results"]) == 3 * 2 * 2, "three methods, two metrics, two averages"
+    assert calbench("evaluate", *templates(demo_set), "--metrics", ",").exit_code == 2
+
+
+def test_no_number_is_cut_off_where_images_are_undefined(calbench: Run, folders: Folders) -> None:
+    void = np.full_like(MASK, 7)
+    pred, gt = folders({"a": MAP, "b": MAP}, {"a": MASK, "b": void})
+    result = calbench("evaluate", "--pred", pred, "--gt", gt, "--void-value", 7)
+    assert "…" not in result.stdout
+    assert "net" in result.stdout
+    assert "left out" in result.stdout
+
+
+def test_options_of_folders_do_not_go_with_statistics(calbench: Run, demo_set: Path, tmp_path: Path) -> None:
+    calbench("evaluate", *templates(demo_set), "-o", tmp_path / "out", "--n-boot", 0)
+    result = calbench(
+        "evaluate", "--stats", tmp_path / "out" / "stats.npz", "--gt-threshold", 4, "--on-missing", "skip"
+    )
+    assert (result.exit_code, "--gt-threshold, --on-missing" in result.stderr) == (2, True)
+    result = calbench("evaluate", "--stats", tmp_path / "nothing.npz")
+    assert (result.exit_code, "there is no file" in result.stderr) == (1, True)
+
+
+def test_arrays_go_in_one_at_a_time() -> None:
+    import calbench as package
+
+    held = []
+
+    def images() -> Iterator[package.Sample]:
+        for name in "abc":
+            held.append(name)
+            yield package.Sample(name, MAP, MASK > 0)
+
+    table = package.evaluate(images(), metrics="brier", n_boot=0)
+    assert held == ["a", "b", "c"]
+    assert table.value[0] == pytest.approx(np.mean((MAP / 255 - (MASK > 0)) ** 2))
+    with pytest.raises(package.errors.InputError, match=r"calbench\.Sample"):
+        package.evaluate([MAP])
+    with pytest.raises(package.errors.OptionError, match="void_values"):
+        package.evaluate([package.Sample("a", MAP, MASK > 0)], void_values=(3,))
+
+
 def test_group_by_resamples_groups(calbench: Run, demo_set: Path) -> None:
     def width(*arguments: str) -> float:
         result = calbench("evaluate", *templates(demo_set), "--json", "--metrics", "brier", *arguments)
@@ -435,7 +617,7 @@ def test_group_by_resamples_groups(calbench: Run, demo_set: Path) -> None:
     assert width() > 0
     assert np.isnan(width("--group-by", "^(.)")), "one group cannot be resampled"
     result = calbench("evaluate", *templates(demo_set), "--group-by", "(")
-    assert (result.exit_code, "regular expression" in result.stderr) == (1, True)
+    assert (result.exit_code, "regular expression" in result.stderr) == (2, True)
     result = calbench("evaluate", *templates(demo_set), "--group-by", "nothing-like-this")
     assert (result.exit_code, "do not match" in result.stderr) == (1, True)
 
@@ -448,11 +630,22 @@ def test_unknown_names_exit_2_with_a_suggestion(calbench: Run, demo_set: Path) -
 
 
 @pytest.mark.parametrize(
-    ("option", "number"), [("--bins", 0), ("--ci", 1.5), ("--n-boot", -1), ("-j", 0), ("--void-value", 300)]
+    ("option", "number"),
+    [
+        ("--bins", 0),
+        ("--bins", 1001),
+        ("--ci", 1.5),
+        ("--n-boot", -1),
+        ("--n-boot", 1),
+        ("--seed", -1),
+        ("-j", 0),
+        ("--void-value", 300),
+        ("--gt-threshold", 256),
+    ],
 )
 def test_numbers_out_of_range_are_refused(calbench: Run, demo_set: Path, option: str, number: float) -> None:
     result = calbench("evaluate", *templates(demo_set), option, number)
-    assert result.exit_code in (1, 2)
+    assert result.exit_code == 2
     assert str(number) in result.stderr
 
 
@@ -463,9 +656,14 @@ def test_config_file_and_the_command_line_wins(calbench: Run, demo_set: Path, tm
     assert json.loads(calbench("evaluate", "--config", config, "--json").stdout)["results"][0]["options"] == "bins=5"
     result = calbench("evaluate", "--config", config, "--bins", 6, "--json")
     assert json.loads(result.stdout)["results"][0]["options"] == "bins=6"
-    config.write_text("binz = 5\n", "utf-8")
-    result = calbench("evaluate", "--config", config)
-    assert (result.exit_code, "binz" in result.stderr) == (2, True)
+    common = f'pred = "{pred}"\ngt = "{gt}"\n'
+    config.write_text(common + 'metrics = ["ece", "mae"]\nvoid-value = 3\nmethod = "calibrated"\nn-boot = 0\n', "utf-8")
+    rows = json.loads(calbench("evaluate", "--config", config, "--json").stdout)["results"]
+    assert {(row["metric"], row["method"]) for row in rows} == {("ece", "calibrated"), ("mae", "calibrated")}
+    for line in ("binz = 5", "bins = 15.7", "n-boot = true", 'config = "x"', 'void-value = "a"', "quiet = 1"):
+        config.write_text(common + line + "\n", "utf-8")
+        result = calbench("evaluate", "--config", config)
+        assert (result.exit_code, line.split()[0] in result.stderr) == (2, True), line
 
 
 def test_existing_results_are_not_overwritten(calbench: Run, demo_set: Path, tmp_path: Path) -> None:
@@ -485,7 +683,7 @@ def test_demo_runs_and_says_which_files_to_open(calbench: Run, tmp_path: Path) -
     result = calbench("demo", "-o", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     paths = [Path(line.strip()) for line in result.stdout.split("Open these:")[1].splitlines() if line.strip()]
-    assert len(paths) == 8
+    assert len(paths) == 9
     assert all(path.exists() for path in paths)
     truth = float(result.stdout.split("overconfident    ece ")[1].split()[0])
     rows = pd.read_csv(tmp_path / "demo" / "results" / "summary.csv")

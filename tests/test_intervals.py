@@ -250,7 +250,7 @@ def test_group_by_of_means_draws_whole_patients(name, patients):
 @pytest.mark.parametrize("pattern", ["patient", "("])
 def test_group_by_that_cannot_work_is_refused(pattern, patients):
     with pytest.raises(InputError, match="group_by"):
-        values(patients[0], "ece", n_boot=10, group_by=pattern)
+        values(patients[0], "ece", n_boot=40, group_by=pattern)
 
 
 def test_four_patients_are_too_few_however_many_images():

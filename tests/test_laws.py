@@ -231,7 +231,7 @@ def test_image_without_valid_pixels_is_undefined_and_counted(name, six):
 @every_metric
 def test_nothing_but_void_is_undefined(name):
     empty = statistics_of([scene(seed)._replace(valid=np.zeros((37, 53), bool)) for seed in range(2)])
-    for value in values(empty, name, n_boot=20).values():
+    for value in values(empty, name, n_boot=40).values():
         assert np.isnan(value.value)
         assert value.n_undefined == 2
 

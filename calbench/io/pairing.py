@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calbench.errors import InputError, PairingError, listing
+from calbench.errors import InputError, OptionError, PairingError, listing
 from calbench.io.images import FORMATS
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -254,7 +254,7 @@ def _check_placeholders(pred: str, gt: str, mask: str | None) -> None:
     for option, (template, known) in allowed.items():
         unknown = set(PLACEHOLDER.findall(template)) - known
         if unknown:
-            raise InputError(
+            raise OptionError(
                 f"{option} {template!r} has the placeholder {{{sorted(unknown)[0]}}}; it understands "
                 + " and ".join(f"{{{name}}}" for name in sorted(known))
             )

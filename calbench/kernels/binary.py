@@ -201,7 +201,8 @@ def weighted_f(levels: Array, foreground: Array, valid: Array | None, values: Ar
     down = (nearest[0] - np.arange(height, dtype=np.int32)[:, None]).take(at)
     across = (nearest[1] - np.arange(width, dtype=np.int32)).take(at)
     distance = np.sqrt(np.square(down, dtype=np.float64) + np.square(across, dtype=np.float64))
-    false_positive = float(values.take(levels.take(at)) @ (2 - np.exp(_DECAY * distance)))
+    # summed by NumPy, not by a dot product: that may split over threads, and differ in the last bit between processes
+    false_positive = float((values.take(levels.take(at)) * (2 - np.exp(_DECAY * distance))).sum())
 
     true_positive = n_foreground - lost
     recall = 1 - lost / n_foreground

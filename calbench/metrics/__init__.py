@@ -5,6 +5,7 @@ The command `calbench metrics`, the generated reference and the law tests read t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +82,7 @@ _REGISTRY: tuple[Metric, ...] = (
                  ("ties",), norm=error.ece_sweep_norm, details=error.ece_sweep_details),
     _calibration("ce2_debiased", error.squared_error_debiased, "lower",
                  "Σ_b (n_b/N) [(conf_b − acc_b)² − acc_b (1 − acc_b)/(n_b − 1)]; pixels taken as independent, signed",
-                 KUMAR, BINS, norm=error.ce2_norm),
+                 KUMAR, BINS, norm=error.ce2_norm, bounds=(-1.0, 1.0)),
     _calibration("ce2_debiased_cluster", error.squared_error_debiased_cluster, "lower",
                  "Σ_b (n_b/N) (D_b² − Σ_i d_ib²)/(n_b² − Σ_i n_ib²): products of different images only, signed",
                  CLUSTER, BINS, norm=error.ce2_norm, per_image=False, details=error.cluster_details),
@@ -107,7 +108,8 @@ _REGISTRY: tuple[Metric, ...] = (
     _calibration("under", error.under_part, "lower",
                  "underconfident part of ECE, Σ_b (n_b/N) max(acc_b − conf_b, 0); over + under = ece", GUO,
                  BINS, norm=error.under_norm),
-    _calibration("gap", error.signed_gap, "zero", "mean confidence − accuracy; positive is overconfident", GUO),
+    _calibration("gap", error.signed_gap, "zero", "mean confidence − accuracy; positive is overconfident", GUO,
+                 bounds=(-1.0, 1.0)),
     _calibration("ks", error.kolmogorov_smirnov, "lower",
                  "max_s |Σ_{conf ≤ s} (correct − conf)| / N", "Gupta et al., ICLR 2021 (arXiv:2006.12800)",
                  norm=error.ks_norm),
@@ -133,9 +135,9 @@ _REGISTRY: tuple[Metric, ...] = (
                  "DSC: brier_uncertainty less brier after isotonic recalibration", CORP, reads=foreground),
     _calibration("nll", rules.negative_log_likelihood, "lower",
                  "mean −ln P(outcome), nats, P clipped to [1/510, 509/510]",
-                 "Good, 1952 (doi:10.1111/j.2517-6161.1952.tb00104.x)", reads=scoring),
+                 "Good, 1952 (doi:10.1111/j.2517-6161.1952.tb00104.x)", reads=scoring, bounds=(0.0, math.inf)),
     _calibration("entropy", rules.mean_entropy, "none", "mean −p ln p − (1 − p) ln(1 − p), nats",
-                 "Shannon, 1948 (doi:10.1002/j.1538-7305.1948.tb01338.x)", reads=scoring),
+                 "Shannon, 1948 (doi:10.1002/j.1538-7305.1948.tb01338.x)", reads=scoring, bounds=(0.0, math.log(2))),
     _calibration("accuracy", error.accuracy, "higher", "share of pixels where (p ≥ 0.5) equals the ground truth", GUO),
     _calibration("auroc", ranking.auroc, "higher", "P(p of foreground > p of background) + ½ P(equal)",
                  "Hanley & McNeil, 1982 (doi:10.1148/radiology.143.1.7063747)", reads=levels),
@@ -154,10 +156,11 @@ _REGISTRY: tuple[Metric, ...] = (
               "F of distance-weighted, blurred errors, β² = 1; 0 without foreground", MARGOLIN,
               score_column("weighted_f")),
     _saliency("max_e", saliency.e_curve, "higher", "max_t of the mean E(t) curve, divided by N − 1", FAN_E,
-              summary=saliency.curve_maximum),
+              summary=saliency.curve_maximum, bounds=(0.0, math.inf)),
     _saliency("mean_e", saliency.e_curve, "higher", "mean_t of the mean E(t) curve, divided by N − 1", FAN_E,
-              summary=saliency.curve_mean),
-    _saliency("adp_e", saliency.adaptive_e, "higher", "mean E at threshold min(2 · mean(x̂), 1)", FAN_E),
+              summary=saliency.curve_mean, bounds=(0.0, math.inf)),
+    _saliency("adp_e", saliency.adaptive_e, "higher", "mean E at threshold min(2 · mean(x̂), 1)", FAN_E,
+              bounds=(0.0, math.inf)),
     _saliency("s_measure", structure.s_measure, "higher", "½ S_object + ½ S_region, clipped at 0", FAN_S,
               score_column("s_measure")),
     _saliency("max_iou", saliency.iou_curve, "higher", "max_t of the mean TP/(TP + FP + FN) curve", JACCARD,
@@ -192,9 +195,10 @@ _REGISTRY: tuple[Metric, ...] = (
     _saliency("aslp_auc", official.roc, "higher", "trapezoid under the mean ROC curve", ASLP, aslp,
               summary=official.area_under_roc),
     _saliency("aslp_max_e", official.aslp_e_curve, "higher", "max_t of the mean E(t) curve, soft y, no empty-mask case",
-              ASLP, aslp, summary=saliency.curve_maximum),
+              ASLP, aslp, summary=saliency.curve_maximum, bounds=(0.0, math.inf)),
     _saliency("aslp_mean_e", official.aslp_e_curve, "higher",
-              "mean_t of the mean E(t) curve, soft y, no empty-mask case", ASLP, aslp, summary=saliency.curve_mean),
+              "mean_t of the mean E(t) curve, soft y, no empty-mask case", ASLP, aslp, summary=saliency.curve_mean,
+              bounds=(0.0, math.inf)),
     _saliency("aslp_s_measure", official.aslp_s_measure, "higher",
               "½ S_object + ½ S_region around the zero-based centroid; the scripts' mean is NaN if one image is", ASLP,
               aslp),

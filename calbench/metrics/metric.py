@@ -34,6 +34,7 @@ class Metric:
         options: names of the settings the function takes, as keyword arguments.
         summary: reduces the mean curve to the number; None when the function already gives it.
         norm: for errors that are a norm of residual sums: (pooled statistic, options) -> Norm, which gives the interval.
+        bounds: smallest and largest value there can be; percentile limits are cut off there.
         interval: False where no valid interval is known.
         per_image: False where one image does not define the value.
         details: (pooled statistic, options) -> facts to print beside the value.
@@ -49,6 +50,7 @@ class Metric:
     options: tuple[str, ...] = ()
     summary: Callable[[Array], Array] | None = None
     norm: Callable[..., Norm] | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
     interval: bool = True
     per_image: bool = True
     details: Callable[..., Mapping[str, Any]] | None = None

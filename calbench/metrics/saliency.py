@@ -197,3 +197,14 @@ def _e(counts: Counts) -> Array:
     aligned = sum(count * (2 * a * b / (a**2 + b**2 + EPS) + 1) ** 2 / 4 for count, a, b in parts)
     aligned = np.where(foreground == 0, total - selected, np.where(foreground == total, selected, aligned))
     return np.asarray(aligned / (total - 1 + EPS))
+
+
+CURVES: dict[str, Callable[[JointHistogram], Array]] = {
+    "precision": precision_curve,
+    "recall": recall_curve,
+    "f": f_curve,
+    "e": e_curve,
+    "iou": iou_curve,
+    "dice": dice_curve,
+}
+"""The curves of `curves.csv`, by name."""

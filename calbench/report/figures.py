@@ -26,6 +26,8 @@ AXIS_NAMES: dict[Event, tuple[str, str]] = {
     "foreground": ("foreground probability p", "share of foreground"),
 }
 
+CAPTIONS = {"ece": "top-label ECE", "ece_fg": "foreground ECE", "aslp_ece": "ECE of the ASLP scripts"}
+
 GAP_NAMES: dict[Event, tuple[str, str]] = {
     "top-label": ("overconfident", "underconfident"),
     "foreground": ("p too high", "p too low"),
@@ -81,27 +83,21 @@ def score_histogram(bins: Sequence[ReliabilityBin], ax: Axes) -> Axes:
 
 
 def save_reliability_diagram(
-    path: Path,
-    title: str,
-    bins: Mapping[Event, Sequence[ReliabilityBin]],
-    errors: Mapping[Event, Value],
-    *,
-    level: float,
+    path: Path, title: str, diagrams: Mapping[Event, tuple[Sequence[ReliabilityBin], Value]], *, level: float
 ) -> None:
     """A PNG with one panel an event: diagram above, histogram below, the error with its interval as heading."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    events = [event for event in bins if any(b.n for b in bins[event])]
-    figure = Figure(figsize=(3.5 * max(len(events), 1), 4.1), layout="constrained")
+    panels = [(bins, error) for bins, error in diagrams.values() if any(b.n for b in bins)]
+    figure = Figure(figsize=(3.5 * max(len(panels), 1), 4.1), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, max(len(events), 1), squeeze=False, height_ratios=(3.2, 1))
-    for column, event in enumerate(events):
-        top, below = axes[:, column]
-        reliability_diagram(bins[event], top)
-        score_histogram(bins[event], below)
+    axes = figure.subplots(2, max(len(panels), 1), squeeze=False, height_ratios=(3.2, 1))
+    for (top, below), (bins, error) in zip(axes.T, panels, strict=False):
+        reliability_diagram(bins, top)
+        score_histogram(bins, below)
         top.tick_params(labelbottom=False)
-        top.set_title(_caption(errors[event], bins[event], level), fontsize=7.5, color=INK, loc="left")
+        top.set_title(_caption(error, bins, level), fontsize=7.5, color=INK, loc="left")
         top.legend(loc="best", fontsize=7, frameon=True, framealpha=0.9, edgecolor="none")
     figure.suptitle(title, fontsize=10, color=INK)
     with atomic(path) as temporary:
@@ -109,8 +105,8 @@ def save_reliability_diagram(
 
 
 def _caption(error: Value, bins: Sequence[ReliabilityBin], level: float) -> str:
-    name = "top-label ECE" if error.metric == "ece" else "foreground ECE"
-    interval = f"  [{error.low:.4f}, {error.high:.4f}]  ({level:.0%})" if np.isfinite(error.low) else ""
+    name = CAPTIONS.get(error.metric, error.metric)
+    interval = f"  [{error.low:.4f}, {error.high:.4f}]  ({100 * level:g} %)" if np.isfinite(error.low) else ""
     pixels = f"{sum(b.n for b in bins):,}".replace(",", "\u2009")
     return f"{name} {error.value:.4f}{interval}\n{len(bins)} bins, {error.n_images} images, {pixels} pixels"
 

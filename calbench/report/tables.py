@@ -12,11 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from calbench.evaluate import Value
+from calbench.intervals import MIN_UNITS
 from calbench.metrics import METRICS, Metric
 from calbench.results import Results
 
 WIDTH = 100
+MOST_COLUMNS = 6
 NOT_DISTINGUISHABLE = "°"
+LEFT_OUT = "*"
 
 
 def console() -> Console:
@@ -26,36 +29,31 @@ def console() -> Console:
 
 
 def headline_tables(results: Results) -> Iterable[Table | Text]:
-    """One table a data set, then the legend."""
+    """A title and a table for each data set, then the legend."""
     columns = headline_columns(results)
     by_dataset: dict[str, list[str]] = {}
     for dataset, method in results.evaluators:
         by_dataset.setdefault(dataset, []).append(method)
-    marked = False
+    marks: set[str] = set()
     for dataset, methods in by_dataset.items():
-        table = Table(
-            title=_title(results, dataset, methods),
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 0),
-            pad_edge=False,
-        )
-        table.add_column("method", overflow="fold")
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+        table.add_column("method", overflow="fold", min_width=8)
         for metric in columns:
             table.add_column(f"{metric.name} {metric.arrow}".strip(), justify="right", no_wrap=True)
         for method in methods:
             values = [_find(results.values()[dataset, method], metric) for metric in columns]
             table.add_row(method, *map(_cell, values))
-            marked = marked or any(map(_indistinguishable, values))
+            marks.update(*map(_marks, values))
+        yield Text(_title(results, dataset, methods))
         yield table
-    yield Text(_legend(results, marked=marked), style="dim")
+    yield Text(_legend(results, marks, len(columns)), style="dim")
 
 
 def headline_columns(results: Results) -> tuple[Metric, ...]:
-    """The profile's headline metrics that were computed, or the first six of those asked for."""
+    """The headline metrics of the profile, or the first six of those asked for."""
     chosen = [metric.name for metric in results.settings.chosen]
-    names = [name for name in results.settings.convention.headline if name in chosen] or chosen[:6]
-    return tuple(METRICS[name] for name in names)
+    headline = results.settings.convention.headline if results.settings.metrics is None else chosen
+    return tuple(METRICS[name] for name in [name for name in headline if name in chosen][:MOST_COLUMNS])
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -72,17 +70,19 @@ def number(value: float, digits: int = 4) -> str:
 
 def _cell(value: Value) -> str:
     """The value, and its interval on a second line."""
-    mark = NOT_DISTINGUISHABLE if _indistinguishable(value) else ""
-    undefined = f" ({value.n_undefined} undef.)" if value.n_undefined else ""
-    shown = f"{value.value:.4f}{mark}" if math.isfinite(value.value) else "undefined"
-    if not math.isfinite(value.low):
-        return shown + undefined
-    return f"{shown}{undefined}\n{number(value.low)}–{number(value.high)}"
+    shown = f"{value.value:.4f}" if math.isfinite(value.value) else "undefined"
+    interval = f"\n{number(value.low)}–{number(value.high)}" if math.isfinite(value.low) else ""
+    return shown + "".join(sorted(_marks(value))) + interval
 
 
-def _indistinguishable(value: Value) -> bool:
-    """An error whose interval reaches the value of perfect calibration."""
-    return math.isfinite(value.p_calibrated) and value.low <= 0
+def _marks(value: Value) -> set[str]:
+    """Signs behind a value that the legend explains."""
+    marks = set()
+    if math.isfinite(value.p_calibrated) and value.low <= 0:  # the interval reaches perfect calibration
+        marks.add(NOT_DISTINGUISHABLE)
+    if value.n_undefined and math.isfinite(value.value):
+        marks.add(LEFT_OUT)
+    return marks
 
 
 def _find(values: Sequence[Value], metric: Metric) -> Value:
@@ -92,7 +92,7 @@ def _find(values: Sequence[Value], metric: Metric) -> Value:
 def _title(results: Results, dataset: str, methods: Sequence[str]) -> str:
     counts = {len(results.evaluators[dataset, method].statistics.names) for method in methods}
     pixels = {int(results.evaluators[dataset, method].n_pixels.sum()) for method in methods}
-    return f"{dataset}: {_range(counts)} images, {_range(pixels)} valid pixels"
+    return f"{dataset}: {_range(counts)} image{'s' * (counts != {1})}, {_range(pixels)} valid pixels"
 
 
 def _range(counts: set[int]) -> str:
@@ -100,12 +100,16 @@ def _range(counts: set[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _legend(results: Results, *, marked: bool) -> str:
+def _legend(results: Results, marks: set[str], n_shown: int) -> str:
     settings = results.settings
     unit = "images" if settings.group_by is None else "groups of images"
     parts = ["pooled over pixels, except saliency metrics, which are means over images"]
-    if settings.n_boot:
-        parts.append(f"{settings.ci:.0%} intervals resample {unit}")
-    if marked:
+    if settings.n_boot and any(evaluator.n_units >= MIN_UNITS for evaluator in results.evaluators.values()):
+        parts.append(f"{100 * settings.ci:g} % intervals resample {unit}")
+    if NOT_DISTINGUISHABLE in marks:
         parts.append(f"{NOT_DISTINGUISHABLE} not distinguishable from calibrated")
+    if LEFT_OUT in marks:
+        parts.append(f"{LEFT_OUT} images without a value are left out (n_undefined in summary.csv)")
+    if settings.metrics is not None and len(settings.chosen) > n_shown:
+        parts.append(f"{len(settings.chosen) - n_shown} more metrics with -o or --json")
     return "; ".join(parts)

@@ -64,10 +64,14 @@ def load_run(path: str | Path) -> Run:
                 (entry["dataset"], entry["method"]): _statistics(file, str(number), entry)
                 for number, entry in enumerate(header["combinations"])
             }
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except FileNotFoundError as error:
+        raise FormatError(f"there is no file {path}; expected the stats.npz of an earlier run") from error
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, FormatError):
             raise
-        raise FormatError(f"{path} is not a statistics file of calbench ({error}); expected stats.npz") from error
+        raise FormatError(
+            f"{path} is damaged, or no statistics file; expected the stats.npz of an earlier run"
+        ) from error
     return Run(combinations, header["options"], tuple(header["notes"]))
 
 
