@@ -207,7 +207,7 @@ def hard_maps(evidence: Evidence) -> Iterator[Finding]:
         )  # fmt: skip
     elif 1 < top < 128 and evidence.n_foreground.any():
         yield from evidence.report(
-            "low-maximum", "warning", rows,
+            "low-maximum", "error" if top == 100 else "warning", rows,
             f"no map has a level above {top}: nothing is ever predicted foreground; another scale, such as 0 to 100?",
             "save probabilities as round(255 * p)",
         )  # fmt: skip
