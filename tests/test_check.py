@@ -157,7 +157,7 @@ SPOILT: dict[str, tuple[str, str, int, Callable[[Maps], object]]] = {
     "nearly binary": (
         "nearly-binary", "warning", 32, lambda m: m.each(sharpen(30))),
     "0/1 maps": ("zero-one-maps", "error", 32, lambda m: m.each(lambda v: (v > 127).astype(np.uint8))),
-    "percent": ("low-maximum", "warning", 32, lambda m: m.each(lambda v: np.round(v / 2.55).astype(np.uint8))),
+    "percent": ("low-maximum", "error", 32, lambda m: m.each(lambda v: np.round(v / 2.55).astype(np.uint8))),
     "inverted": ("inverted-maps", "error", 32, lambda m: m.each(lambda v: 255 - v)),
     "three inverted": ("inverted-images", "warning", 3, lambda m: inverted_share(m, 3)),
     "truncated": ("truncated-levels", "warning", 21, lambda m: m.each(sharpen(1.3, np.floor))),
