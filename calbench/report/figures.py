@@ -71,7 +71,10 @@ def score_histogram(bins: Sequence[ReliabilityBin], ax: Axes) -> Axes:
     share = [b.n / total for b in filled]
     ax.bar([b.low_edge for b in filled], share, [b.high_edge - b.low_edge for b in filled], align="edge", color=INK,
            alpha=0.75, edgecolor="white", linewidth=0.6)  # fmt: skip
+    from matplotlib.ticker import LogLocator
+
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(numticks=6))
     ax.set_ylim(min([*share, 0.01]) / 2, 1)
     ax.set_xlim(_start(bins), 1)
     ax.set_xlabel(AXIS_NAMES[bins[0].event][0])
@@ -98,7 +101,7 @@ def save_reliability_diagram(
         score_histogram(bins, below)
         top.tick_params(labelbottom=False)
         top.set_title(_caption(error, bins, level), fontsize=7.5, color=INK, loc="left")
-        top.legend(loc="best", fontsize=7, frameon=True, framealpha=0.9, edgecolor="none")
+        top.legend(loc=_legend_place(bins), fontsize=7, frameon=True, framealpha=0.9, edgecolor="none")
     figure.suptitle(title, fontsize=10, color=INK)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=200, format="png", metadata={"Software": None})
@@ -109,6 +112,13 @@ def _caption(error: Value, bins: Sequence[ReliabilityBin], level: float) -> str:
     interval = f"  [{error.low:.4f}, {error.high:.4f}]  ({100 * level:g} %)" if np.isfinite(error.low) else ""
     pixels = f"{sum(b.n for b in bins):,}".replace(",", "\u2009")
     return f"{name} {error.value:.4f}{interval}\n{len(bins)} bins, {error.n_images} images, {pixels} pixels"
+
+
+def _legend_place(bins: Sequence[ReliabilityBin]) -> str:
+    """The lower right, over plain bars, unless accuracy falls so low there that the legend would hide its interval."""
+    middle = (_start(bins) + 1) / 2
+    lowest = min((min(b.accuracy, b.confidence) for b in bins if b.n and b.high_edge > middle), default=0.0)
+    return "lower right" if lowest > 0.3 else "best"
 
 
 def _start(bins: Sequence[ReliabilityBin]) -> float:
