@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calbench.collect import Task, measure_pair
-from calbench.errors import CalbenchError, FormatError, InputError
+from calbench.errors import CalbenchError, FormatError, InputError, plural
 from calbench.findings import (
     DETECTORS,
     PREDICTION_DETECTORS,
@@ -51,9 +51,9 @@ class Diagnosis:
     def summary(self) -> str:
         """One line: what was looked at, how much was found."""
         counts = Counter(finding.severity for finding in self.findings)
-        found = ", ".join(f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in SEVERITIES)
-        read = f"{sum(self.readable.values())} of {sum(self.pairs.values())} pairs read"
-        return f"{read} in {len(self.pairs)} combinations of method and data set: {found}"
+        found = ", ".join(plural(counts[severity], severity) for severity in SEVERITIES)
+        read = f"{sum(self.readable.values())} of {plural(sum(self.pairs.values()), 'pair')} read"
+        return f"{read}, {plural(len(self.pairs), 'combination')} of method and data set: {found}"
 
     def to_json(self) -> dict[str, Any]:
         """The document of `calbench check --json`."""

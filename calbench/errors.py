@@ -58,6 +58,15 @@ class UnknownName(CalbenchError, ValueError):
         super().__init__(f"there is no {kind} {name!r}; {hint}")
 
 
+def plural(number: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "image"), plural(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def listing(offenders: Iterable[str], limit: int = 5) -> str:
     """The first few offenders, one per line, and how many more there are."""
     items = list(offenders)

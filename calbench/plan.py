@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calbench.errors import ShapeError, UnknownName, listing
+from calbench.errors import ShapeError, UnknownName, listing, plural
 from calbench.io.coding import MaskCoding, infer_coding, verify_coding
 from calbench.io.images import read_size
 from calbench.io.pairing import Folders, Pair, find_folders, match_files
@@ -97,15 +97,15 @@ def plan_run(options: CollectOptions) -> tuple[list[Plan], list[str]]:
         matching = match_files(folders, pred_suffix=options.pred_suffix, gt_suffix=options.gt_suffix)
         matching.raise_on_problems(folders, skip_missing=options.on_missing == "skip")
         left_out = len(matching.without_gt) + len(matching.without_pred) + len(matching.without_mask)
-        plan_notes = [f"{folders.method} on {folders.dataset}: {left_out} files without partner skipped"] * bool(
-            left_out
-        )
+        plan_notes = [
+            f"{folders.method} on {folders.dataset}: {plural(left_out, 'file')} without partner skipped"
+        ] * bool(left_out)
         mismatched = [pair for pair in matching.pairs if _size(pair.pred, sizes) != _size(pair.gt, sizes)]
         pairs = _resolve_mismatches(folders, matching.pairs, mismatched, options.on_mismatch, sizes)
         if mismatched:
             verb = "resized to their mask (bilinear)" if options.on_mismatch == "resize-pred" else "skipped"
             plan_notes.append(
-                f"{folders.method} on {folders.dataset}: {len(mismatched)} predictions of another size {verb}"
+                f"{folders.method} on {folders.dataset}: {plural(len(mismatched), 'prediction')} of another size {verb}"
             )
         wrong_fov = [pair for pair in pairs if pair.mask and _size(pair.mask, sizes) != _size(pair.gt, sizes)]
         if wrong_fov:
@@ -136,7 +136,7 @@ def describe(plans: Sequence[Plan]) -> list[str]:
         how = "given" if coding.declared else "inferred"
         void = f", void {'/'.join(map(str, coding.void_values))}" if coding.void_values else ""
         fov = f", field of view {plan.fov.kind}" if plan.fov else ""
-        text = f"{len(plan.pairs)} images, masks {coding.kind} (foreground > {coding.threshold}, {how}){void}{fov}"
+        text = f"{plural(len(plan.pairs), 'image')}, masks {coding.kind} (foreground > {coding.threshold}, {how}){void}{fov}"
         methods.setdefault((plan.folders.dataset, text), []).append(plan.folders.method)
     return [f"{', '.join(names)} on {dataset}: {text}" for (dataset, text), names in methods.items()]
 

@@ -178,8 +178,8 @@ def test_missing_partners_are_listed_and_skipped_only_on_request(calbench: Run, 
     result = calbench("evaluate", "--pred", pred, "--gt", gt)
     assert result.exit_code == 1
     for expected in (
-        "1 predictions without ground truth",
-        "1 masks without prediction",
+        "1 prediction without ground truth",
+        "1 mask without prediction",
         "b.png",
         "c.png",
         "--on-missing skip",
@@ -222,7 +222,7 @@ def test_size_mismatch_is_an_error_unless_chosen(calbench: Run, folders: Folders
         out = tmp_path / choice
         result = calbench("evaluate", "--pred", pred, "--gt", gt, "--on-mismatch", choice, "-o", out, "--n-boot", 0)
         assert result.exit_code == 0, result.output
-        assert "1 predictions of another size" in result.stderr
+        assert "1 prediction of another size" in result.stderr
         assert pd.read_csv(out / "summary.csv").n_images[0] == images
     expected = np.asarray(Image.fromarray(small).resize((30, 20), Image.Resampling.BILINEAR))
     mae_raw = np.mean([np.abs(p / 255 - MASK / 255).mean() for p in (MAP, expected)])
@@ -307,7 +307,7 @@ def test_field_of_view(calbench: Run, folders: Folders, tmp_path: Path) -> None:
     Image.fromarray(inside).save(fov / "other.png")
     result = calbench("evaluate", "--pred", pred, "--gt", gt, "--mask", fov)
     assert result.exit_code == 1
-    assert "1 images without field of view" in result.stderr
+    assert "1 image without field of view" in result.stderr
 
 
 @pytest.mark.parametrize("extension", ["png", "bmp", "tif", "jpg"])

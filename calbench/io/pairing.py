@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calbench.errors import InputError, OptionError, PairingError, listing
+from calbench.errors import InputError, OptionError, PairingError, listing, plural
 from calbench.io.images import FORMATS
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -68,11 +68,11 @@ class Matching:
         missing = (*self.without_gt, *self.without_pred, *self.without_mask)
         if missing and not skip_missing:
             counts = [
-                (len(self.without_gt), "predictions without ground truth"),
-                (len(self.without_pred), "masks without prediction"),
-                (len(self.without_mask), "images without field of view"),
+                (len(self.without_gt), "prediction", "without ground truth"),
+                (len(self.without_pred), "mask", "without prediction"),
+                (len(self.without_mask), "image", "without field of view"),
             ]
-            found = ", ".join(f"{number} {what}" for number, what in counts if number)
+            found = ", ".join(f"{plural(number, what)} {lack}" for number, what, lack in counts if number)
             raise PairingError(
                 f"{found} {where}:\n{listing(map(str, missing))}\n"
                 "complete the folders, name the endings by --pred-suffix/--gt-suffix, or leave these out with "
