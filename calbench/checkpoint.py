@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calbench.errors import InputError, listing
+from calbench.errors import FormatError, InputError, listing
 from calbench.io.files import digest, read_bytes
 from calbench.plan import Plan
 from calbench.statistics import Run, Statistics
@@ -52,7 +52,10 @@ def resumed(checkpoint: Path, options: Mapping[str, Any], plans: Sequence[Plan])
     Raises:
         InputError: other options, or files that have changed since.
     """
-    earlier = load_run(checkpoint)
+    try:
+        earlier = load_run(checkpoint)
+    except FormatError as error:
+        raise FormatError(f"{error}; start afresh with --force, or delete that file") from error
     options = _as_saved(options)
     changed = sorted(
         key for key in options.keys() | earlier.options.keys() if options.get(key) != earlier.options.get(key)

@@ -49,7 +49,8 @@ class _Group(click.Group):
                 raise
             where = f" {error.filename}" if error.filename else ""
             click.echo(
-                f"calbench: cannot write{where}: {error.strerror or error}; is there room, and permission?", err=True
+                f"calbench: cannot read or write{where}: {error.strerror or error}; is there room, and permission?",
+                err=True,
             )
             ctx.exit(1)
 
@@ -338,7 +339,7 @@ def _refuse_with_stats() -> None:
     context = click.get_current_context()
     folder_options = {"resume", "jobs", *CollectOptions.__dataclass_fields__}
     given = [
-        f"--{str(p.name).replace('_', '-')}"
+        p.opts[-1]
         for p in context.command.params
         if p.name in folder_options
         and context.get_parameter_source(p.name) in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)

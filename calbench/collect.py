@@ -71,9 +71,10 @@ def collect(
     if (samples is None) == (pred is None or gt is None):
         raise OptionError("give either samples, or both pred= and gt=")
     if samples is not None:
+        samples = [samples] if isinstance(samples, Sample) else samples
         if options:
             raise OptionError(f"{', '.join(sorted(options))}: of folders only; samples hold what is to be counted")
-        rows = [measure_sample(_checked(sample), scores=tuple(scores)) for sample in samples]
+        rows = [measure_sample(_checked(sample), scores=_names(scores)) for sample in samples]
         if not rows:
             raise InputError("there are no samples to collect; expected at least one calbench.Sample")
         return Run({(dataset or "dataset", method or "method"): Statistics.concat(rows)})
@@ -84,7 +85,11 @@ def collect(
     unknown = sorted(options.keys() - CollectOptions.__dataclass_fields__.keys())
     if unknown:
         raise UnknownName("option", unknown[0], CollectOptions.__dataclass_fields__)
-    return collect_folders(CollectOptions(str(pred), str(gt), scores=tuple(scores), **options), jobs=jobs)
+    return collect_folders(CollectOptions(str(pred), str(gt), scores=_names(scores), **options), jobs=jobs)
+
+
+def _names(scores: Collection[str]) -> tuple[str, ...]:
+    return (scores,) if isinstance(scores, str) else tuple(scores)
 
 
 def _checked(sample: Sample) -> Sample:
@@ -177,7 +182,7 @@ def measure_pair(task: Task) -> Statistics:
             raise ShapeError(f"{pair.pred} is {levels.shape}, its mask {gt.levels.shape}; did it change meanwhile?")
         levels = resize_bilinear(levels, gt.levels.shape)
     foreground = coding.foreground(gt.levels)
-    void = coding.void(gt.levels)
+    void = named = coding.void(gt)  # named: by the mask file itself
     fov_facts = {"fov_bits": 0, "fov_max": 0, "fov_digest": 0}
     if pair.mask is not None and task.fov is not None:
         fov = read_mask(pair.mask)
@@ -186,14 +191,14 @@ def measure_pair(task: Task) -> Statistics:
         fov_facts = {"fov_bits": fov.bits, "fov_max": int(fov.levels.max(initial=0)), "fov_digest": fov.digest}
     valid = None if void is None else ~void
     measured = measure(levels, foreground, valid, scores=task.scores)
-    known = gt.levels if not coding.void_values else gt.levels[~np.isin(gt.levels, coding.void_values)]
+    known = gt.levels if named is None else gt.levels[~named]
     facts = {
         "height": gt.levels.shape[0],
         "width": gt.levels.shape[1],
         "void": 0 if void is None else np.count_nonzero(void),
         "void_foreground": 0
         if void is None
-        else np.count_nonzero(foreground & void & ~_is_void_value(coding, gt.levels)),
+        else np.count_nonzero(foreground & (void if named is None else void & ~named)),
         "void_nonzero": 0 if void is None else np.count_nonzero(levels[void]),
         "gt_one": np.count_nonzero(known == 1),
         "gt_between": known.size - sum(np.count_nonzero(known == value) for value in (0, 1, 255)),
@@ -217,11 +222,6 @@ def measure_pair(task: Task) -> Statistics:
         ImageFacts.from_records(names, [facts], np.int64),
         measure_aslp(pair.name, levels, gt.levels, valid) if task.raw_bytes else None,
     )
-
-
-def _is_void_value(coding: MaskCoding, levels: np.ndarray) -> np.ndarray | bool:
-    void = coding.void(levels)
-    return False if void is None else void
 
 
 def _channel_notes(plan: Plan, statistics: Statistics) -> list[str]:

@@ -42,6 +42,10 @@ class FormatError(CalbenchError, ValueError):
     """A file that cannot be read, is of a kind calbench does not read, or has a newer schema."""
 
 
+class WorkerError(CalbenchError, RuntimeError):
+    """A worker process died."""
+
+
 class MergeError(CalbenchError, ValueError):
     """Statistics that must not be added: the same image twice, or other conventions."""
 

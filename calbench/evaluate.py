@@ -61,6 +61,9 @@ class Settings:
     group_by: str | None = None
 
     def __post_init__(self) -> None:
+        for given in ("metrics", "exclude"):  # one name stands for a tuple of one
+            if isinstance(getattr(self, given), str):
+                object.__setattr__(self, given, (getattr(self, given),))
         for name in (*(self.metrics or ()), *self.exclude):
             if name not in METRICS:
                 raise UnknownName("metric", name, METRICS)
@@ -68,7 +71,7 @@ class Settings:
             raise OptionError("no metric is left to compute; name some, or exclude fewer")
         if not 0 < self.ci < 1:
             raise OptionError(f"ci is {self.ci}; it is the level of the intervals, between 0 and 1, for example 0.95")
-        fewest = int(np.ceil(2 / (1 - self.ci)))
+        fewest = int(np.ceil(2 / (1 - self.ci) - 1e-9))
         if not _is_whole(self.n_boot) or (self.n_boot != 0 and self.n_boot < fewest):
             raise OptionError(
                 f"n_boot is {self.n_boot}; it is a number of bootstrap replicates, at least {fewest} for {self.ci:.4g} "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 from joblib import Parallel, cpu_count, delayed
 
-from calbench.errors import OptionError
+from calbench.errors import OptionError, WorkerError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -42,7 +43,12 @@ def parallel_map(
     else:
         with _interrupts_deferred():
             results = Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(function)(task) for task in tasks)
-        yield from results
+        try:
+            yield from results
+        except BrokenExecutor as error:
+            raise WorkerError(
+                "a worker process was killed, most likely for lack of memory; continue with --resume and a smaller -j"
+            ) from error
 
 
 @contextmanager

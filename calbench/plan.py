@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calbench.errors import ShapeError, UnknownName, listing, plural
-from calbench.io.coding import MaskCoding, infer_coding, verify_coding
+import numpy as np
+
+from calbench.errors import OptionError, ShapeError, UnknownName, listing, plural
+from calbench.io.coding import CodedFiles, MaskCoding, infer_coding, verify_coding
 from calbench.io.images import read_size
 from calbench.io.pairing import Folders, Pair, find_folders, match_files
 from calbench.kernels import IMAGE_SCORES
@@ -50,6 +52,14 @@ class CollectOptions:
     raw_bytes: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("methods", "datasets", "scores"):  # one name stands for a tuple of one
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
+        for score in self.scores:
+            if score not in IMAGE_SCORES:
+                raise UnknownName("score", score, IMAGE_SCORES)
+        if not isinstance(self.void_values, tuple | list):
+            raise OptionError(f"void_values is {self.void_values!r}; it is a tuple of mask bytes")
         for name in ("pred", "gt", "mask"):  # ./a, a/ and a are one folder
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, str(Path(getattr(self, name))))
@@ -159,12 +169,13 @@ def verify_codings(plan: Plan, statistics: Statistics) -> None:
     facts = statistics.facts
     if facts is None:
         return
-    three_valued = bool(facts["gt_one"].any() and not facts["gt_between"].any())
-    verify_coding(plan.coding, plan.folders.gt, facts.names, facts["gt_bits"], facts["gt_max"],
-                  three_valued=three_valued, role="masks")  # fmt: skip
+    pixels = np.maximum(facts["height"] * facts["width"], 1)
+    masks = CodedFiles(facts.names, facts["gt_bits"], facts["gt_max"], facts["gt_one"] / pixels, facts["gt_between"])
+    verify_coding(plan.coding, plan.folders.gt, masks, "masks")
     if plan.fov is not None and plan.folders.mask is not None:
-        verify_coding(plan.fov, plan.folders.mask, facts.names, facts["fov_bits"], facts["fov_max"],
-                      three_valued=False, role="fields of view")  # fmt: skip
+        nothing = np.zeros(len(facts))
+        fovs = CodedFiles(facts.names, facts["fov_bits"], facts["fov_max"], nothing, nothing)
+        verify_coding(plan.fov, plan.folders.mask, fovs, "fields of view")
 
 
 def _size(path: Path, known: dict[Path, tuple[int, int]]) -> tuple[int, int]:

@@ -151,7 +151,9 @@ class Results:
             "calbench": version("calbench"),
             "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy")},
             "settings": asdict(self.settings),
-            "collected": dict(self.run.options),
+            "collected": {
+                key: value for key, value in self.run.options.items() if key not in Settings.__dataclass_fields__
+            },
             "notes": [*self.run.notes, *self.warnings],
             "combinations": [
                 {"dataset": dataset, "method": method, "conventions": dict(statistics.conventions)}
@@ -217,7 +219,7 @@ def evaluate(
     gt: str | Path | None = None,
     profile: str = "calbench",
     metrics: str | Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     bins: int | None = None,
     ties: str | None = None,
     debias_bins: int | None = None,
@@ -255,9 +257,8 @@ def evaluate(
     given = {"bins": bins, "ties": ties, "debias_bins": debias_bins}
     chosen = {key: value for key, value in given.items() if value is not None}
     names = (metrics,) if isinstance(metrics, str) else metrics
-    settings = Settings(
-        profile, None if names is None else tuple(names), tuple(exclude), chosen, ci, n_boot, seed, group_by
-    )
+    left_out = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    settings = Settings(profile, None if names is None else tuple(names), left_out, chosen, ci, n_boot, seed, group_by)
     if isinstance(source, Run | Statistics | str | Path):
         if pred is not None or gt is not None or options:
             raise OptionError(
@@ -265,6 +266,8 @@ def evaluate(
             )
         run = _as_run(source)
     else:
+        if settings.raw_bytes and source is not None:
+            raise OptionError("the ASLP numbers need folders, by pred= and gt=: samples hold no raw mask bytes")
         if settings.raw_bytes:
             options["raw_bytes"] = True
         run = collect(source, pred=pred, gt=gt, jobs=jobs, scores=settings.positional_scores, **options)

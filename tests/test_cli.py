@@ -339,14 +339,35 @@ def test_unreadable_files_are_named(calbench: Run, folders: Folders, tmp_path: P
     assert (result.exit_code, ".npy" in result.stderr) == (1, True)
 
 
-def test_mixed_codings_are_refused_wherever_they_are(calbench: Run, folders: Folders) -> None:
-    """The coding is decided on eight files; the ninth is held against it, too."""
-    ones = (MASK // 255).astype(np.uint8)
-    for usual in (MASK > 0, MASK):
-        names = [f"{i:02d}" for i in range(24)]
-        pred, gt = folders(dict.fromkeys(names, MAP), {**dict.fromkeys(names, usual), "11": ones})
-        result = calbench("evaluate", "--pred", pred, "--gt", gt)
-        assert (result.exit_code, "mixed codings" in result.stderr or "--void-value" in result.stderr) == (1, True)
+@pytest.mark.parametrize("odd", ["00", "11"], ids=["in the sample", "beyond the sample"])
+@pytest.mark.parametrize("usual", [MASK > 0, MASK, (MASK // 255).astype(np.uint8)], ids=["1-bit", "0/255", "0/1"])
+def test_mixed_codings_are_refused_wherever_they_are(
+    calbench: Run, folders: Folders, odd: str, usual: np.ndarray
+) -> None:
+    """The coding is decided on eight files; the others are held against it. Following the advice gives right numbers."""
+    names = [f"{i:02d}" for i in range(24)]
+    other = MASK if usual.max() == 1 and usual.dtype == np.uint8 else (MASK // 255).astype(np.uint8)
+    pred, gt = folders(dict.fromkeys(names, MAP), {**dict.fromkeys(names, usual), odd: other})
+    result = calbench("evaluate", "--pred", pred, "--gt", gt)
+    assert result.exit_code == 1
+    assert "mixed codings" in result.stderr
+    assert "--void-value" not in result.stderr, "255 is foreground here"
+    result = calbench("evaluate", "--pred", pred, "--gt", gt, "--gt-threshold", 0, "--json", "--metrics", "accuracy")
+    assert json.loads(result.stdout)["results"][0]["value"] == pytest.approx(np.mean((MAP >= 128) == (MASK > 0)))
+
+
+def test_grey_masks_may_be_nearly_empty(calbench: Run, folders: Folders) -> None:
+    grey = np.where(MASK > 0, 255, MAP // 4).astype(np.uint8)
+    faint = np.zeros_like(MASK)
+    faint[0, :3] = 1
+    pred, gt = folders({"a": MAP, "b": MAP}, {"a": grey, "b": faint})
+    assert calbench("evaluate", "--pred", pred, "--gt", gt).exit_code == 0
+
+
+def test_a_void_value_makes_no_sense_for_one_bit_masks(calbench: Run, folders: Folders) -> None:
+    pred, gt = folders({"a": MAP}, {"a": MASK > 0})
+    result = calbench("evaluate", "--pred", pred, "--gt", gt, "--void-value", 255)
+    assert (result.exit_code, "1 bit a pixel" in result.stderr) == (2, True)
 
 
 def test_fields_of_view_are_held_against_their_coding(calbench: Run, folders: Folders, tmp_path: Path) -> None:
@@ -570,6 +591,19 @@ def test_metrics_that_are_asked_for_are_shown(calbench: Run, demo_set: Path) -> 
     assert calbench("evaluate", *templates(demo_set), "--metrics", ",").exit_code == 2
 
 
+def test_the_table_shows_as_many_columns_as_fit(calbench: Run, demo_set: Path) -> None:
+    long = "brier_reliability,brier_resolution,brier_uncertainty,corp_miscalibration,corp_discrimination,ece"
+    result = calbench("evaluate", *templates(demo_set), "--metrics", long, "--n-boot", 50)
+    assert "…" not in result.stdout
+    assert "underconfident" in result.stdout
+    assert "more metrics with -o or --json" in result.stdout.replace("\n", " ")
+    assert max(len(line) for line in result.stdout.splitlines()) <= 100
+    result = calbench(
+        "evaluate", *templates(demo_set), "--n-boot", 0, "--exclude", "ece,ece_fg,brier,mae,max_f,s_measure"
+    )
+    assert "aece ↓" in result.stdout
+
+
 def test_no_number_is_cut_off_where_images_are_undefined(calbench: Run, folders: Folders) -> None:
     void = np.full_like(MASK, 7)
     pred, gt = folders({"a": MAP, "b": MAP}, {"a": MASK, "b": void})
@@ -585,8 +619,39 @@ def test_options_of_folders_do_not_go_with_statistics(calbench: Run, demo_set: P
         "evaluate", "--stats", tmp_path / "out" / "stats.npz", "--gt-threshold", 4, "--on-missing", "skip"
     )
     assert (result.exit_code, "--gt-threshold, --on-missing" in result.stderr) == (2, True)
+    result = calbench("evaluate", "--stats", tmp_path / "out" / "stats.npz", "--method", "a", "--void-value", 4)
+    assert (result.exit_code, "--method, --void-value" in result.stderr) == (2, True)
     result = calbench("evaluate", "--stats", tmp_path / "nothing.npz")
     assert (result.exit_code, "there is no file" in result.stderr) == (1, True)
+
+
+def test_one_name_stands_for_a_list_of_one(demo_set: Path) -> None:
+    import calbench as package
+
+    pred, gt = templates(demo_set)[1::2]
+    table = package.evaluate(pred=pred, gt=gt, methods="calibrated", exclude="weighted_f", n_boot=0)
+    assert set(table.method) == {"calibrated"}
+    assert "weighted_f" not in set(table.metric)
+    with pytest.raises(package.errors.UnknownName, match="s_measure"):
+        package.collect(pred=pred, gt=gt, scores="s_measur")
+
+
+def test_a_killed_worker_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures.process import BrokenProcessPool
+
+    from calbench import parallel
+    from calbench.errors import WorkerError
+
+    def killed(*_: Any, **__: Any) -> Callable[..., Iterator[int]]:
+        def results(_: Any) -> Iterator[int]:
+            yield 1
+            raise BrokenProcessPool
+
+        return results
+
+    monkeypatch.setattr(parallel, "Parallel", killed)
+    with pytest.raises(WorkerError, match="--resume"):
+        list(parallel.parallel_map(abs, [1, 2], jobs=2))
 
 
 def test_arrays_go_in_one_at_a_time() -> None:

@@ -18,6 +18,8 @@ Role = Literal["masks", "fields of view"]
 SAMPLE = 8
 """Masks looked at to decide the coding; more only while they are all empty."""
 DEFAULT_THRESHOLD = 128
+NOISE = 0.01
+"""In a folder of grey masks, a file whose highest byte is 1 is nearly empty if fewer pixels than this hold it."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class MaskCoding:
         """`(H, W)` bool."""
         return levels > self.threshold
 
-    def void(self, levels: Array) -> Array | None:
-        """`(H, W)` bool, or None when no value means void."""
-        return np.isin(levels, self.void_values) if self.void_values else None
+    def void(self, image: GreyImage) -> Array | None:
+        """`(H, W)` bool, or None when no value means void; a 1-bit file has no room for void."""
+        return np.isin(image.levels, self.void_values) if self.void_values and image.bits > 1 else None
 
 
 def infer_coding(
@@ -62,69 +64,77 @@ def infer_coding(
     for name, value in [("--gt-threshold", threshold), *(("--void-value", v) for v in void_values)]:
         if value is not None and not 0 <= value <= 255:
             raise OptionError(f"{name} is {value}; mask bytes are 0 to 255")
-    order = [
-        paths[i] for i in dict.fromkeys(np.linspace(0, len(paths) - 1, min(SAMPLE, len(paths))).round().astype(int))
-    ]
+    spread = np.linspace(0, len(paths) - 1, min(SAMPLE, len(paths))).round().astype(int)
+    order = [paths[i] for i in dict.fromkeys(spread)]
     sampled = set(order)
-    values: set[int] = set()
-    one_bit = True
+    found: list[tuple[int, set[int]]] = []  # bits and values of each file
     for number, path in enumerate([*order, *(path for path in paths if path not in sampled)]):
-        if number >= SAMPLE and values - {0}:
+        if number >= SAMPLE and any(values - {0} for _, values in found):
             break
         image = read_mask(path)
-        one_bit = one_bit and image.bits == 1
-        values |= {int(value) for value in np.flatnonzero(np.bincount(image.levels.ravel(), minlength=256))}
-        values -= set(void_values)
-    if one_bit:
+        values = {int(value) for value in np.flatnonzero(np.bincount(image.levels.ravel(), minlength=256))}
+        found.append((image.bits, values - set(void_values) if image.bits > 1 else values))
+    values = set().union(*(each for _, each in found))
+    if all(bits == 1 for bits, _ in found):
         kind = "1-bit"
-    elif values and values <= {0, 1} and 1 in values:
+        if void_values:
+            raise OptionError(
+                f"--void-value {void_values[0]}, but the {role} in {paths[0].parent} have 1 bit a pixel: they hold no void "
+                "byte; leave the option out"
+            )
+    elif values <= {0, 1} and 1 in values:
         kind = "0/1"
     else:
         kind = "0/255"
         if threshold is None and 1 in values and values <= {0, 1, 255}:
-            raise ambiguous_coding(paths[0].parent, role)
+            together = any(bits > 1 and {1, 255} <= each for bits, each in found)
+            raise (ambiguous_coding if together else _mixed_coding)(paths[0].parent, role)
     if threshold is not None:
         return MaskCoding(kind, threshold, void_values, declared=True)
     return MaskCoding(kind, 0 if kind == "0/1" else DEFAULT_THRESHOLD, void_values)
 
 
-def verify_coding(
-    coding: MaskCoding,
-    folder: Path,
-    names: Sequence[str],
-    bits: Array,
-    highest: Array,
-    *,
-    three_valued: bool,
-    role: Role,
-) -> None:
+@dataclass(frozen=True)
+class CodedFiles:
+    """What was seen in each file of a folder, void bytes aside, arrays of shape `(files,)`.
+
+    Attributes:
+        names, bits, highest: its name, bits a pixel, and highest byte.
+        ones: share of its pixels at byte 1.
+        between: pixels that are neither 0, 1 nor 255.
+    """
+
+    names: Sequence[str]
+    bits: Array
+    highest: Array
+    ones: Array
+    between: Array
+
+
+def verify_coding(coding: MaskCoding, folder: Path, files: CodedFiles, role: Role) -> None:
     """Hold a coding, decided on a sample, against every file that was read.
 
-    Args:
-        names, bits, highest: of each file: its name, bits a pixel, and highest byte that is not void.
-        three_valued: whether all files together hold 0, 1 and 255 alone.
     Raises:
         RangeError: files of another coding than the folder's, only {0, 1, 255}, or nothing above the threshold.
     """
-    if coding.declared or not len(highest):
+    if coding.declared or not len(files.highest):
         return
-    remedy = "say --gt-threshold N (foreground is byte > N)" if role == "masks" else "save them all as 0 and 255"
+    ones = (files.bits > 1) & (files.highest == 1)
     if coding.kind == "0/1":
-        odd, usual = highest > 1, "0 and 1"
+        odd = files.highest > 1
+    elif files.between.any():
+        odd = ones & (files.ones > NOISE)  # a byte of 1 here and there is the noise of a grey mask
     else:
-        odd, usual = (bits != 1) & (highest == 1), "1-bit values" if coding.kind == "1-bit" else "values up to 255"
-        if coding.kind == "0/255" and three_valued:
+        odd = ones
+        if ((files.ones > 0) & (files.highest == 255)).any():
             raise ambiguous_coding(folder, role)
     if odd.any():
-        name = names[int(odd.argmax())]
+        raise _mixed_coding(folder, role, files.names[int(odd.argmax())])
+    if 0 < files.highest.max() <= coding.threshold:
+        remedy = "say --gt-threshold 0 (foreground is byte > 0)" if role == "masks" else "save them as 0 and 255"
         raise RangeError(
-            f"most {role} in {folder} hold {usual}, but {int(odd.sum())} hold values up to {int(highest[odd].max())}, e.g. "
-            f"{name!r}: mixed codings; " + remedy + (", or name void bytes by --void-value" if role == "masks" else "")
-        )
-    if 0 < highest.max() <= coding.threshold:
-        raise RangeError(
-            f"none of the {role} in {folder} has a value above {coding.threshold}, but values up to {highest.max()} occur, as "
-            "in label maps; " + remedy.replace("N (", "0 (").replace("> N", "> 0")
+            f"none of the {role} in {folder} has a value above {coding.threshold}, but values up to {files.highest.max()} "
+            f"occur, as in label maps; {remedy}"
         )
 
 
@@ -142,3 +152,14 @@ def ambiguous_coding(folder: Path, role: Role) -> RangeError:
         f"{found}: most likely 1 is foreground and 255 is void; "
         "say --void-value 255 if so, or --gt-threshold N (foreground is byte > N) if 255 is foreground"
     )
+
+
+def _mixed_coding(folder: Path, role: Role, example: str = "") -> RangeError:
+    """The error for a folder in which some files use 1, and others 255."""
+    shown = f", e.g. {example!r}," if example else ""
+    remedy = (
+        "save them all as 0 and 255, or say --gt-threshold N (foreground is byte > N: 0 if 1 is foreground, 128 if it is not)"
+        if role == "masks"
+        else "save them all as 0 and 255"
+    )
+    return RangeError(f"the {role} in {folder} have mixed codings: some{shown} mark with 1, others with 255; {remedy}")

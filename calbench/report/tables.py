@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from calbench.errors import plural
 from calbench.evaluate import Value
 from calbench.intervals import MIN_UNITS
 from calbench.metrics import METRICS, Metric
@@ -34,14 +36,16 @@ def headline_tables(results: Results) -> Iterable[Table | Text]:
     by_dataset: dict[str, list[str]] = {}
     for dataset, method in results.evaluators:
         by_dataset.setdefault(dataset, []).append(method)
+    cells = {key: [(metric, _find(values, metric)) for metric in columns] for key, values in results.values().items()}
+    columns = columns[: _fitting(cells.values(), max(len(method) for _, method in cells))]
     marks: set[str] = set()
     for dataset, methods in by_dataset.items():
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
         table.add_column("method", overflow="fold", min_width=8)
         for metric in columns:
-            table.add_column(f"{metric.name} {metric.arrow}".strip(), justify="right", no_wrap=True)
+            table.add_column(_header(metric), justify="right", no_wrap=True)
         for method in methods:
-            values = [_find(results.values()[dataset, method], metric) for metric in columns]
+            values = [value for _, value in cells[dataset, method][: len(columns)]]
             table.add_row(method, *map(_cell, values))
             marks.update(*map(_marks, values))
         yield Text(_title(results, dataset, methods))
@@ -49,11 +53,26 @@ def headline_tables(results: Results) -> Iterable[Table | Text]:
     yield Text(_legend(results, marks, len(columns)), style="dim")
 
 
+def _header(metric: Metric) -> str:
+    return f"{metric.name} {metric.arrow}".strip()
+
+
+def _fitting(rows: Iterable[Sequence[tuple[Metric, Value]]], method_width: int) -> int:
+    """How many columns fit into 100 characters beside the methods' names, which may fold down to 16."""
+    widths = [
+        1 + max(len(_header(column[0][0])), *(len(line) for _, value in column for line in _cell(value).splitlines()))
+        for column in zip(*rows, strict=True)
+    ]
+    room = WIDTH - 2 - min(max(method_width, 8), 16)
+    return max(1, sum(total <= room for total in accumulate(widths)))
+
+
 def headline_columns(results: Results) -> tuple[Metric, ...]:
     """The headline metrics of the profile, or the first six of those asked for."""
     chosen = [metric.name for metric in results.settings.chosen]
     headline = results.settings.convention.headline if results.settings.metrics is None else chosen
-    return tuple(METRICS[name] for name in [name for name in headline if name in chosen][:MOST_COLUMNS])
+    names = [name for name in headline if name in chosen] or chosen
+    return tuple(METRICS[name] for name in names[:MOST_COLUMNS])
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -111,5 +130,5 @@ def _legend(results: Results, marks: set[str], n_shown: int) -> str:
     if LEFT_OUT in marks:
         parts.append(f"{LEFT_OUT} images without a value are left out (n_undefined in summary.csv)")
     if settings.metrics is not None and len(settings.chosen) > n_shown:
-        parts.append(f"{len(settings.chosen) - n_shown} more metrics with -o or --json")
+        parts.append(f"{plural(len(settings.chosen) - n_shown, 'more metric')} with -o or --json")
     return "; ".join(parts)
