@@ -360,6 +360,8 @@ def _collect_options(given: dict[str, Any], settings: Settings | None) -> Collec
 
 def _prepare(output: Path | None, *, force: bool, resume: bool) -> None:
     """Make the folder of the results, before any work; an earlier result is replaced only on request."""
+    if resume and force:
+        raise click.UsageError("--resume continues what --force would replace: give one of them")
     if output is None:
         if resume:
             raise click.UsageError("--resume continues a run in a folder: say which one by -o OUT")

@@ -27,7 +27,8 @@ def run_demo(folder: Path, *, force: bool = False) -> None:
     """
     results_folder = folder / "results"
     if folder.exists() and any(folder.iterdir()) and not (force and (folder / "data" / "synthetic").is_dir()):
-        raise InputError(f"{folder} is not empty; choose another -o, or replace an earlier demo with --force")
+        what = "does not hold an earlier demo to replace" if force else "is not empty; --force replaces an earlier demo"
+        raise InputError(f"{folder} {what}; choose another -o")
     write_demo(folder)
     pred, gt = f"{folder}/preds/{{method}}/{{dataset}}", f"{folder}/data/{{dataset}}/gt"
     click.echo(f"Three methods on one synthetic data set, in {folder}. The commands, and what they print:\n")

@@ -47,5 +47,5 @@ def digest(data: bytes) -> int:
 
 
 def safe_name(text: str) -> str:
-    """A name usable in a file name on every system: letters, digits, dot, dash and underscore stay."""
-    return re.sub(r"[^\w.-]+", "_", text).strip("._") or "_"
+    """A name usable in a file name on every system: letters, digits, dot, dash and underscore stay; at most 60 of them."""
+    return re.sub(r"[^\w.-]+", "_", text).strip("._")[:60] or "_"
