@@ -121,7 +121,7 @@ def collect_folders(
     """Read folders: check all pairs of all combinations, then count.
 
     Args:
-        checkpoint: file that keeps finished rows, written every 20 seconds and when interrupted or failing.
+        checkpoint: file that keeps finished rows, written every 20 seconds, at the end, and when interrupted or failing.
         resume_from: statistics to continue from; refused when options or files have changed.
         progress: draw a bar on stderr.
         announce: receives what was inferred, skipped or left out, for people.

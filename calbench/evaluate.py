@@ -43,7 +43,7 @@ class Settings:
         profile: name of the convention, see `calbench.profiles`.
         metrics: names to compute; None for all of the profile.
         exclude: names to leave out.
-        options: settings of the metrics (`bins`, `ties`); what is not given comes from the profile.
+        options: settings of the metrics (`bins`, `ties`, `debias_bins`); what is not given comes from the profile.
         ci: level of the intervals, in (0, 1).
         n_boot: bootstrap replicates, at least 2 / (1 − ci); 0 for no intervals.
         seed: of the bootstrap.
