@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from scipy.special import entr
 
+from calbench.statistics.class_counts import ClassCounts
 from calbench.statistics.reliability import ReliabilityCells
 from calbench.statistics.rows import PER_ROW, Array, Rows
 from calbench.statistics.scoring import ScoreSums
+from calbench.statistics.uncertainty import Uncertainty
 
 Event = Literal["top-label", "foreground"]
 
@@ -20,6 +23,15 @@ HALF_LEVEL = 1 / 510
 def level_probs() -> Array:
     """The probability that each 8-bit level stores: v / 255, shape `(256,)`."""
     return np.arange(LEVELS) / 255
+
+
+def binary_entropy(p: Array) -> Array:
+    """−p ln p − (1 − p) ln(1 − p), nats; 0 at both ends.
+
+    >>> binary_entropy(np.array([0.0, 0.5])).round(4).tolist()
+    [0.0, 0.6931]
+    """
+    return np.asarray(entr(p) + entr(1 - p))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,24 +66,51 @@ class JointHistogram(Rows):
         # products of counts and 0/1 shares are exact below 2^53
         count = ((background + foreground) @ share).astype(self.counts.dtype)
         correct = (right @ share).astype(self.counts.dtype)
-        return ReliabilityCells(self.names, count, count * score, correct, score)
+        return ReliabilityCells.exact(self.names, count, correct, score)
 
     def score_sums(self, clip: float = HALF_LEVEL) -> ScoreSums:
         """Sums of the scoring rules; NLL clips P to [clip, 1 − clip], half a level by default (maps hold exact 0 and 1)."""
         p = self.probs
         safe = np.clip(p, clip, 1 - clip)
-        inner = np.clip(p, 1e-300, 1)
-        outer = np.clip(1 - p, 1e-300, 1)
-        entropy = -(p * np.log(inner) + (1 - p) * np.log(outer))
         background, foreground = self.counts[..., 0, :], self.counts[..., 1, :]
         return ScoreSums(
             self.names,
             self.counts.sum((-2, -1)),
             -(foreground @ np.log(safe) + background @ np.log1p(-safe)),
             foreground @ (1 - p) ** 2 + background @ p**2,
-            foreground @ (1 - p) + background @ p,
-            (foreground + background) @ entropy,
+            (foreground + background) @ p**2,
+            (foreground + background) @ binary_entropy(p),
             clip,
+            classes=2,
+            binary=True,
+        )
+
+    def class_counts(self) -> ClassCounts:
+        """Background and foreground in the mask, in the decision p >= 0.5, and in both."""
+        decided = (self.probs >= 0.5).astype(np.int64)
+        predicted, hit = (
+            np.stack([counts @ (1 - decided), counts @ decided], axis=-1)
+            for counts in (self.counts.sum(-2), self.counts)
+        )
+        return ClassCounts(
+            self.names, self.counts.sum(-1), predicted, np.stack([hit[..., 0, 0], hit[..., 1, 1]], axis=-1)
+        )
+
+    def uncertainty(self) -> Uncertainty:
+        """Entropy and confidence of the levels, exactly."""
+        cells = self.reliability("top-label")
+        entropy = binary_entropy(cells.score) / np.log(2)
+        return Uncertainty(
+            self.names,
+            cells.count.sum(-1),
+            cells.count @ entropy * np.log(2),
+            cells.confidence.sum(-1),
+            cells.count[..., ::-1],
+            cells.count,
+            entropy[::-1],
+            cells.score,
+            exact=True,
+            classes=2,
         )
 
     def extremes(self) -> tuple[Array, Array]:

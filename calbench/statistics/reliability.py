@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -14,18 +15,82 @@ Ties = Literal["split", "whole"]
 
 EDGE_TOLERANCE = 1e-12
 """A score this close above a bin edge counts as on it: 8-bit levels hit edges exactly, their float64 quotients nearly."""
+FLOAT32_TOLERANCE = 2.0**-21
+"""The same for scores that were stored or computed in float32: four of its units near 1."""
 
 
-def bin_index(scores: Array, n_bins: int) -> Array:
+def edge_tolerance(dtype: np.dtype[Any]) -> float:
+    """The tolerance of scores stored in this type: float32's for float32, else float64's.
+
+    Integers become float64 quotients, and float16 is binned as stored: it cannot tell all 8-bit levels from bin edges.
+    """
+    return FLOAT32_TOLERANCE if dtype == np.float32 else EDGE_TOLERANCE
+
+
+def bin_index(scores: Array, n_bins: int, tolerance: float = EDGE_TOLERANCE) -> Array:
     """Bin of each score: `n_bins` equal bins on [0, 1], right-closed, with 0 in the first bin and 1 in the last.
 
-    index = clip(⌈(score − 1e-12) · n_bins⌉ − 1, 0, n_bins − 1). This is the only equal-width rule in calbench.
+    index = clip(⌈(score − tolerance) · n_bins⌉ − 1, 0, n_bins − 1). This is the only equal-width rule in calbench.
 
     >>> bin_index(np.array([0.0, 0.1, 0.1001, 1.0]), 10).tolist()
     [0, 0, 1, 9]
     """
-    index = np.ceil((np.asarray(scores, np.float64) - EDGE_TOLERANCE) * n_bins) - 1
+    index = np.ceil((np.asarray(scores, np.float64) - tolerance) * n_bins) - 1
     return np.clip(index, 0, n_bins - 1).astype(np.intp)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Cells on [0, 1] that float scores are counted in: equal cells, the outermost ones refined.
+
+    Equal-width bins whose number divides `n_equal` are unions of cells, so errors over them are exact. Confident maps
+    crowd the ends, where equal-mass bins, ranking and smoothing need to tell scores apart: there cells get finer.
+
+    Attributes:
+        n_equal: number of equal cells before refinement.
+        first: edges within the first equal cell, ascending.
+        halvings: the last equal cell is split at 1 − 2⁻ᵏ / n_equal, k = 1 ... halvings.
+    """
+
+    n_equal: int
+    first: tuple[float, ...]
+    halvings: int
+
+    @cached_property
+    def edges(self) -> Array:
+        """`(cells + 1,)`, ascending from 0 to 1."""
+        equal = np.arange(1, self.n_equal) / self.n_equal
+        last = 1 - 0.5 ** np.arange(1, self.halvings + 1) / self.n_equal
+        return np.concatenate([[0.0], self.first, equal, last, [1.0]])
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return len(self.edges) - 1
+
+    def index(self, scores: Array, tolerance: float = EDGE_TOLERANCE) -> Array:
+        """Cell of each score: the rule of `bin_index`, then the refinement."""
+        scores = np.asarray(scores, np.float64)
+        cell = bin_index(scores, self.n_equal, tolerance)
+        in_last = np.flatnonzero(cell == self.n_equal - 1)
+        in_first = np.flatnonzero(cell == 0) if self.first else in_last[:0]
+        cell += len(self.first)
+        if len(in_last):
+            # x = m · 2ᵉ with m in [0.5, 1): −e halvings lie between the score and the start of the last equal cell
+            halved = -np.frexp((1 - scores.ravel()[in_last]) * self.n_equal)[1]
+            at_one = scores.ravel()[in_last] >= 1
+            cell.ravel()[in_last] += np.where(at_one, self.halvings, np.clip(halved, 0, self.halvings))
+        if len(in_first):
+            cell.ravel()[in_first] = np.searchsorted(self.first, scores.ravel()[in_first], side="left")
+        return cell
+
+
+SCORE_GRID = Grid(600, tuple(0.5 ** np.arange(41, 0, -1) / 600), 41)
+"""682 cells for one score a pixel: exact for 10, 12, 15, 20, 25, 30, 50, 100 ... bins."""
+THRESHOLD = 0.01
+"""ε of thresholded errors: class probabilities up to here are left out of them."""
+CLASS_GRID = Grid(60, (THRESHOLD,), 8)
+"""69 cells for each class: exact for 10, 12, 15, 20, 30, 60 bins, and for the threshold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +120,35 @@ class ReliabilityCells(BinSums):
     For the event "top-label" the score is the confidence max(p, 1 − p) and `correct` counts right decisions; for
     "foreground" the score is p and `correct` counts foreground pixels.
 
+    Float scores are counted in the cells of a `Grid` instead, whose scores are not all one: their `width` is then
+    positive, and what depends on where in its cell a score lies comes with a bound. Class-wise cells have shape
+    `(..., classes, cells)`.
+
     Attributes:
-        score: the cells' scores, ascending, `(cells,)`, in [0, 1].
+        score: the cells' scores, ascending, `(cells,)`, in [0, 1]; the middle of each cell of a grid.
+        width: widths of the cells, `(cells,)`; 0 where all pixels of a cell share its score.
     """
 
     score: Array
+    width: Array
+
+    @classmethod
+    def exact(cls, names: tuple[str, ...], count: Array, correct: Array, score: Array) -> Self:
+        """Cells whose pixels all have the cell's score."""
+        return cls(names, count, count * score, correct, score, np.zeros(len(score)))
+
+    @classmethod
+    def on_grid(cls, names: tuple[str, ...], count: Array, confidence: Array, correct: Array, grid: Grid) -> Self:
+        """Cells of a grid."""
+        return cls(names, count, confidence, correct, (grid.edges[:-1] + grid.edges[1:]) / 2, np.diff(grid.edges))
+
+    @property
+    def position(self) -> Array:
+        """Mean score of the pixels of each cell, `(..., cells)`; its score where it is empty or exact."""
+        if not self.width.any():
+            return np.broadcast_to(self.score, self.count.shape)
+        mean = self.confidence / np.where(self.count > 0, self.count, 1)
+        return np.where(self.count > 0, mean, self.score)
 
     def binned(self, n_bins: int) -> BinSums:
         """The cells summed into `n_bins` equal-width bins on [0, 1] by the rule of `bin_index`."""

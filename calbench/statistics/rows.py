@@ -87,6 +87,19 @@ class Rows:
         return replace(self, names=tuple(str(unit) for unit in range(n_units)), **sums)
 
 
+MEMBER = "#"
+"""Stands between the name of a file and the part of it that a row is of: a slice of a volume, a group of a table."""
+
+
+def owner(name: str) -> str:
+    """The file that a row is of, by its name.
+
+    >>> owner("patient#007"), owner("image")
+    ('patient', 'image')
+    """
+    return name.rpartition(MEMBER)[0] or name
+
+
 def pool(array: Array, weights: Array | None) -> Array:
     """Sum `array` over its first axis, weighted by `(rows,)` or `(replicates, rows)` weights.
 

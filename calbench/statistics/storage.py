@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import numpy as np
 
 from calbench.errors import FormatError
 from calbench.io.files import atomic
-from calbench.statistics.bundle import PARTS, Run, Statistics
+from calbench.statistics.bundle import ALL, PARTS, Run, Statistics
 from calbench.statistics.rows import Array, Rows
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def save_run(run: Run, path: str | Path) -> None:
@@ -28,13 +29,8 @@ def save_run(run: Run, path: str | Path) -> None:
         "combinations": [],
     }
     arrays: dict[str, Array] = {}
-    for number, ((dataset, method), statistics) in enumerate(run.combinations.items()):
-        entry: dict[str, Any] = {
-            "dataset": dataset,
-            "method": method,
-            "conventions": statistics.conventions,
-            "parts": {},
-        }
+    for number, (key, statistics) in enumerate(_entries(run)):
+        entry: dict[str, Any] = {**key, "conventions": statistics.conventions, "parts": {}}
         arrays[f"{number}/names"] = np.array(statistics.names, dtype=np.str_)
         for part, rows in statistics.parts.items():
             shared = {name: getattr(rows, name) for name in rows.shared_fields()}
@@ -60,10 +56,12 @@ def load_run(path: str | Path) -> Run:
                 raise FormatError(
                     f"{path} has schema {header['schema']}, this calbench reads up to {SCHEMA}; update calbench"
                 )
-            combinations = {
-                (entry["dataset"], entry["method"]): _statistics(file, str(number), entry)
-                for number, entry in enumerate(header["combinations"])
-            }
+            entries = list(enumerate(header["combinations"]))
+            regions: dict[tuple[bool, str, str], dict[str, Statistics]] = {}
+            for number, entry in entries:
+                key = (bool(entry.get("ood")), entry["dataset"], entry["method"])
+                region = entry.get("region", ALL)  # schema 1 had neither regions nor out-of-distribution sets
+                regions.setdefault(key, {})[region] = replace(_statistics(file, str(number), entry), region=region)
     except FileNotFoundError as error:
         raise FormatError(f"there is no file {path}; expected the stats.npz of an earlier run") from error
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
@@ -72,7 +70,19 @@ def load_run(path: str | Path) -> Run:
         raise FormatError(
             f"{path} is damaged, or no statistics file; expected the stats.npz of an earlier run"
         ) from error
-    return Run(combinations, header["options"], tuple(header["notes"]))
+    combinations: tuple[dict[tuple[str, str], Statistics], ...] = ({}, {})
+    for (ood, dataset, method), parts in regions.items():
+        whole = parts.pop(ALL)
+        combinations[ood][dataset, method] = replace(whole, regions=parts)
+    return Run(combinations[0], header["options"], tuple(header["notes"]), combinations[1])
+
+
+def _entries(run: Run) -> Iterator[tuple[dict[str, Any], Statistics]]:
+    """Every set of rows that a run holds, with what tells it apart."""
+    for ood, combinations in ((False, run.combinations), (True, run.ood)):
+        for (dataset, method), whole in combinations.items():
+            for region, statistics in {ALL: whole, **whole.regions}.items():
+                yield {"dataset": dataset, "method": method, "region": region, "ood": ood}, statistics
 
 
 def _statistics(file: Mapping[str, Array], number: str, entry: Mapping[str, Any]) -> Statistics:
