@@ -1,4 +1,4 @@
-"""8-bit images through Pillow: what a file holds, and its grey levels; nothing is rescaled in silence."""
+"""Images through Pillow: what a file holds, and its grey levels; nothing is rescaled or cut in silence."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from calbench.errors import FormatError, RangeError
 from calbench.io.files import digest, read_bytes
@@ -38,8 +40,31 @@ class GreyImage:
     digest: int
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """An image whose pixels Pillow gives as they are stored.
+
+    Attributes:
+        image: with its pixels loaded.
+        bits: of each channel as stored.
+        digest: of the file's bytes.
+    """
+
+    image: Image.Image
+    bits: int
+    digest: int
+
+
 CHANNEL_TOLERANCE = 16
 """Channels of a grey image saved as JPEG differ by a few levels; further apart they are colours."""
+EIGHT_BIT_MODES = {"1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"}
+"""Pillow modes of at most 8 bits a channel."""
+DAMAGED = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for files it cannot read."""
+PNG_HEADER = 25
+"""Bytes of a PNG file up to and with the bit depth."""
+TIFF_BITS, TIFF_SAMPLE_FORMAT = 258, 339
+"""Tags of the bits a channel, and of unsigned (1), signed (2) or float (3) samples."""
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -51,8 +76,46 @@ def read_size(path: Path) -> tuple[int, int]:
     try:
         with _large_allowed(), Image.open(path) as image:
             return image.height, image.width
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise _unreadable(path, error) from error
+
+
+def read_layout(path: Path) -> tuple[tuple[int, int], str]:
+    """Height and width, and the dtype that `read_deep` would give, from the file's header alone.
+
+    Raises:
+        FormatError: no image that Pillow knows, or of a depth that calbench does not read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(PNG_HEADER)
+            with _large_allowed(), Image.open(file) as image:
+                bits = _stored_bits(image, start)
+    except DAMAGED as error:
+        raise _unreadable(path, error) from error
+    return (image.height, image.width), _deep_type(image, bits, path).name
+
+
+def decode(path: Path) -> Decoded:
+    """Decode an image of any depth.
+
+    Raises:
+        FormatError: unreadable, truncated, or several channels of more than 8 bits, of which Pillow keeps only 8.
+    """
+    data = read_bytes(path)
+    try:
+        with _large_allowed(), Image.open(io.BytesIO(data)) as image:
+            pages = getattr(image, "n_frames", 1)
+            image.load()
+            bits = _stored_bits(image, data)
+    except DAMAGED as error:
+        raise _unreadable(path, error) from error
+    if pages > 1:
+        raise FormatError(
+            f"{path} has {pages} pages; expected one image a file; save them apart, or as one .npy or .npz array"
+        )
+    _refuse_cut(image, bits, path)
+    return Decoded(image, bits, digest(data))
 
 
 def read_grey(path: Path) -> GreyImage:
@@ -62,13 +125,61 @@ def read_grey(path: Path) -> GreyImage:
         FormatError: unreadable, truncated, or more than 8 bits.
         RangeError: channels that differ, or transparency.
     """
-    data = read_bytes(path)
-    try:
-        with _large_allowed(), Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
-    return _grey(image, path, digest(data))
+    return grey(decode(path), path)
+
+
+def read_deep(path: Path) -> tuple[Array, str]:
+    """A grey image as stored, `(H, W)`, and its dtype: uint16, int16 (TIFF), float32 (TIFF), or the uint8 of `read_grey`.
+
+    Raises:
+        FormatError: unreadable, truncated, or of another depth.
+        RangeError: channels that differ, or transparency.
+    """
+    array = deep(decode(path), path)
+    return array, array.dtype.name
+
+
+def deep(decoded: Decoded, path: Path) -> Array:
+    """The array of `read_deep`; `path` is for messages."""
+    stored = _deep_type(decoded.image, decoded.bits, path)
+    if stored == np.uint8:
+        return grey(decoded, path).levels
+    # older Pillow gives the values of a 16-bit PNG as int32, and TIFF may have the other byte order
+    return np.asarray(decoded.image).astype(stored, copy=False)
+
+
+def _stored_bits(image: Image.Image, start: bytes) -> int:
+    """Bits a channel as stored, which Pillow's mode does not always tell; `start` is the beginning of the file."""
+    if image.format == "PNG":
+        return start[PNG_HEADER - 1]
+    if isinstance(image, TiffImageFile):
+        return int(max(image.tag_v2.get(TIFF_BITS, (1,))))
+    return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
+
+
+def _deep_type(image: Image.Image, bits: int, path: Path) -> np.dtype[Any]:
+    """The dtype that holds the image as stored."""
+    _refuse_cut(image, bits, path)
+    if image.mode in EIGHT_BIT_MODES:
+        return np.dtype(np.uint8)
+    if bits == 16 and (image.mode == "I" or image.mode.startswith("I;16")):
+        signed = isinstance(image, TiffImageFile) and image.tag_v2.get(TIFF_SAMPLE_FORMAT) == (2,)
+        return np.dtype(np.int16 if signed else np.uint16)
+    if bits == 32 and image.mode == "F":
+        return np.dtype(np.float32)
+    raise FormatError(
+        f"{path} has {bits} bits a pixel in mode {image.mode!r}; calbench reads grey images of 8 and 16 bits and float32 "
+        "TIFF; save the map as one of them, or as .npy"
+    )
+
+
+def _refuse_cut(image: Image.Image, bits: int, path: Path) -> None:
+    """Pillow keeps the upper 8 bits of each channel of a deeper colour image."""
+    if bits > 8 and image.mode in EIGHT_BIT_MODES:
+        raise FormatError(
+            f"{path} has several channels of {bits} bits, which would be cut to 8; expected one grey channel; save it as "
+            "16-bit grey PNG, or as .npy"
+        )
 
 
 @contextmanager
@@ -85,7 +196,9 @@ def resize_bilinear(levels: Array, size: tuple[int, int]) -> Array:
     return np.asarray(Image.fromarray(levels).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _grey(image: Image.Image, path: Path, file_digest: int) -> GreyImage:
+def grey(decoded: Decoded, path: Path) -> GreyImage:
+    """The 8-bit image of `read_grey`; `path` is for messages."""
+    image, file_digest = decoded.image, decoded.digest
     mode = image.mode
     if mode == "L":
         return GreyImage(np.asarray(image), 8, 1, 0, False, file_digest)
@@ -107,6 +220,11 @@ def _grey(image: Image.Image, path: Path, file_digest: int) -> GreyImage:
             )
         # luma of equal channels is their value
         return GreyImage(np.asarray(image.convert("L")), 8, len(image.getbands()), spread, False, file_digest)
+    if decoded.bits > 8:
+        raise FormatError(
+            f"{path} has {decoded.bits} bits a pixel, but 8-bit or 1-bit images are expected here: maps of more bits are read "
+            "as such only when all files of the folder are; save it as 8-bit PNG, or the whole folder with 16 bits"
+        )
     raise FormatError(
         f"{path} has mode {mode!r}; calbench reads 8-bit and 1-bit images here; save the map as 8-bit PNG"
     )
