@@ -7,8 +7,8 @@ percentile interval, widened by a small-sample factor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,16 +28,28 @@ class Norm:
 
     Attributes:
         weights: `(cells, bins)`; cell residuals times this are the vector the gauge measures. Data-dependent bins are
-            fixed on the full sample: the interval is conditional on them.
+            fixed on the full sample: the interval is conditional on them. Class-wise errors have residuals
+            `(..., classes, cells)` and weights `(classes, cells, bins)`; their vector has classes · bins elements. None
+            where the residuals are the vector already.
         gauge: `(..., bins)` -> `(...)`: a norm, or another convex function that scales with its argument.
         direction: the part of the vector that the gauge sees; the identity for a norm.
         power: 2 where the error is the square of a norm.
     """
 
-    weights: Array
+    weights: Array | None
     gauge: Callable[[Array], Array]
     direction: Callable[[Array], Array] = lambda vector: vector
     power: int = 1
+
+    def vector(self, residual: Array) -> Array:
+        """What the gauge measures: cell residuals `(..., cells)` or `(..., classes, cells)` summed into bins."""
+        if self.weights is None:
+            return residual
+        if self.weights.ndim == 2:
+            return residual @ self.weights
+        flat = residual.reshape(-1, *residual.shape[-2:])
+        binned = np.matmul(np.moveaxis(flat, 1, 0), self.weights)
+        return np.moveaxis(binned, 0, 1).reshape(*residual.shape[:-2], -1)
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Interval:
 NO_INTERVAL = Interval(float("nan"), float("nan"))
 
 
-def resampling_weights(n_units: int, n_boot: int, seed: int) -> Array:
+def resampling_weights(n_units: int, n_boot: int, seed: int | Sequence[int]) -> Array:
     """Multinomial bootstrap weights `(n_boot, n_units)`: how often each replicate drew each unit.
 
     Drawn once a data set and shared by all its metrics and methods. uint16 holds them in a quarter of the memory of
@@ -98,7 +110,7 @@ class ResampledResiduals:
     """Residual sums of the resampling units and of every bootstrap replicate, shared by all norms of one score.
 
     Args:
-        residual: `(units, cells)` Σ (correct − score) of each resampling unit.
+        residual: `(units, cells)` or `(units, classes, cells)` Σ (correct − score) of each resampling unit.
         count: `(units,)` valid pixels of each unit.
         weights: `(n_boot, units)` bootstrap weights.
     """
@@ -125,16 +137,24 @@ class ResampledResiduals:
         """Pixels, and their squares by unit, of each replicate, `(n_boot, 2)`."""
         return pool(np.stack([self.count, self.count**2], axis=1), self.weights)
 
+    def of_class(self, index: int) -> ResampledResiduals:
+        """The residuals of one class."""
+        return ResampledResiduals(self.residual[:, index], self.count, self.weights)
+
+    def binned(self, norm: Norm) -> ResampledResiduals:
+        """The residuals in the bins of a norm, mostly far fewer than its cells."""
+        return ResampledResiduals(norm.vector(self.residual), self.count, self.weights)
+
     def relative_spread(self, norm: Norm) -> Array:
         """s* / s: spread of the residual vector in each replicate over that of the sample, `(n_boot,)`."""
-        gram = norm.weights @ norm.weights.T  # |d W|² = d (W Wᵀ) dᵀ: no need of the vectors themselves
         vector = self.residual.sum(0) / self.total
         deviation = self.residual - vector * self.count[:, None]
-        spread = np.sqrt(max(float(((deviation @ gram) * deviation).sum()), 0.0)) / self.total
+        squared = _squares_of(norm)
+        spread = np.sqrt(max(float((squared(deviation) * deviation).sum()), 0.0)) / self.total
         if spread == 0:
             return np.ones(len(self.weights))
-        squares = pool(((self.residual @ gram) * self.residual).sum(1)[:, None], self.weights)[:, 0]
-        projected = self.replicates @ gram
+        squares = pool((squared(self.residual) * self.residual).sum(1)[:, None], self.weights)[:, 0]
+        projected = squared(self.replicates)
         variance = squares + ((self.replicates * self.drawn[:, 1:] - 2 * self.cross) * projected).sum(1)
         return self._per_pixel(np.sqrt(np.clip(variance, 0, None))[:, None])[:, 0] / spread
 
@@ -158,10 +178,12 @@ def norm_interval(norm: Norm, resampled: ResampledResiduals, level: float) -> In
     """
     if resampled.n_units < MIN_UNITS or resampled.total == 0:
         return NO_INTERVAL
+    if norm.weights is not None and (norm.weights.ndim == 3 or norm.weights.shape[1] < norm.weights.shape[0]):
+        resampled, norm = resampled.binned(norm), replace(norm, weights=None)
     upper_tail = (1 + level) / 2
-    vector = resampled.residual.sum(0) / resampled.total @ norm.weights
+    vector = norm.vector(resampled.residual.sum(0) / resampled.total)
     observed = float(norm.gauge(vector))
-    noise = resampled.replicates @ norm.weights - vector
+    noise = norm.vector(resampled.replicates) - vector
     wide = small_sample_factor(resampled.n_units, level) * noise
 
     high = float(np.quantile(norm.gauge(vector + wide), upper_tail))
@@ -183,6 +205,14 @@ def norm_interval(norm: Norm, resampled: ResampledResiduals, level: float) -> In
     median = min(max(_root(share_below, 0.5, observed), low), high)
     p_value = float(np.mean(norm.gauge(wide) >= observed))
     return Interval(low**norm.power, high**norm.power, median**norm.power, p_value)
+
+
+def _squares_of(norm: Norm) -> Callable[[Array], Array]:
+    """x -> x W Wᵀ, whose product with x is |x W|²: without the vectors, which may be longer than the residuals."""
+    if norm.weights is None:
+        return lambda residual: residual
+    gram = norm.weights @ norm.weights.T
+    return lambda residual: residual @ gram
 
 
 def _root(share: Callable[[float], float], target: float, scale: float) -> float:

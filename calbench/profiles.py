@@ -18,8 +18,9 @@ class Profile:
     Attributes:
         name: as given to `--profile`.
         metrics: what is computed, in order.
-        headline: the columns of the printed table.
-        diagrams: the error that each reliability diagram shows, by event; its bins are those drawn.
+        headline: candidates for the columns of the printed table, of which the first that are available are shown.
+        diagrams: the error that each reliability diagram shows, by event; its bins are those drawn. Events that predictions
+            do not have are left out.
         options: settings of the metrics; the command line wins over them.
         description: one line.
     """
@@ -32,11 +33,15 @@ class Profile:
     description: str
 
 
-_OFFICIAL = tuple(name for name in METRICS if name.startswith("aslp_"))
-_OWN = tuple(name for name in METRICS if name not in _OFFICIAL)
+def _of(prefix: str) -> tuple[str, ...]:
+    return tuple(name for name in METRICS if name.startswith(prefix))
+
+
+_OFFICIAL, _MBLS, _SELECTIVECAL, _TORCHMETRICS = (_of(p) for p in ("aslp_", "mbls_", "selectivecal_", "torchmetrics_"))
+_OWN = tuple(name for name in METRICS if name not in _OFFICIAL + _MBLS + _SELECTIVECAL + _TORCHMETRICS)
 _SALIENCY = tuple(name for name in _OWN if METRICS[name].average == "images" and name != "mae_raw")
 
-DEFAULT_OPTIONS: dict[str, Any] = {"bins": 15, "ties": "split"}
+DEFAULT_OPTIONS: dict[str, Any] = {"bins": 15, "ties": "split", "batch": 1}
 """What a profile that says nothing about an option uses."""
 
 PROFILES: dict[str, Profile] = {
@@ -45,10 +50,10 @@ PROFILES: dict[str, Profile] = {
         Profile(
             "calbench",
             _OWN,
-            ("ece", "ece_fg", "brier", "mae", "max_f", "s_measure"),
+            ("ece", "ece_fg", "ece_classwise", "brier", "mae", "max_f", "s_measure", "nll", "miou", "accuracy"),
             {"top-label": "ece", "foreground": "ece_fg"},
             DEFAULT_OPTIONS,
-            "every binary metric, each under its published definition",
+            "every metric that the predictions allow, each under its published definition",
         ),
         Profile(
             "pysodmetrics",
@@ -65,6 +70,52 @@ PROFILES: dict[str, Profile] = {
             {"top-label": "aslp_ece"},
             {"bins": 10, "debias_bins": 100},
             "the official ASLP scripts' numbers: raw mask bytes, exact-byte correctness, 255 thresholds",
+        ),
+        Profile(
+            "mbls",
+            (
+                "ece",
+                "mbls_aece",
+                "mbls_cece",
+                "nll",
+                "accuracy",
+                "mbls_segmentation_ece",
+                "mbls_objects_ece",
+                "mean_confidence",
+                "entropy_normalised",
+                "mbls_kl",
+                "mbls_l1",
+                "logit_mean_distance",
+                "logit_max_distance",
+                "logit_margin",
+            ),
+            ("ece", "mbls_aece", "mbls_cece", "nll", "accuracy", "mbls_segmentation_ece"),
+            {"top-label": "ece"},
+            {"bins": 15, "batch": 1},
+            "the numbers of the MbLS evaluators: interpolated edges, classes up to the largest label, ECE by batches",
+        ),
+        Profile(
+            "selectivecal",
+            ("ece", "selectivecal_ece_rechosen", "accuracy", "selectivecal_accuracy_rechosen", "nll"),
+            ("ece", "selectivecal_ece_rechosen", "accuracy", "selectivecal_accuracy_rechosen", "nll"),
+            {"top-label": "ece"},
+            {"bins": 10},
+            "the numbers of selectivecal: ten bins, and what choosing the class again from scaled logits does to them",
+        ),
+        Profile(
+            "torchmetrics",
+            (*_TORCHMETRICS, "pixel_accuracy", "miou"),
+            (
+                "torchmetrics_ece",
+                "torchmetrics_rmsce",
+                "torchmetrics_mce",
+                "pixel_accuracy",
+                "torchmetrics_class_accuracy",
+                "miou",
+            ),
+            {"top-label": "ece", "foreground": "ece_fg"},
+            {"bins": 15},
+            "the numbers of torchmetrics: left-closed bins and one for exactly 1, foreground probability on binary maps",
         ),
     )
 }

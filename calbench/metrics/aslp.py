@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from calbench.metrics.metric import Reader, aslp
 from calbench.statistics.aslp import AslpRows
 from calbench.statistics.bundle import Statistics
 from calbench.statistics.histogram import LEVELS
@@ -15,13 +16,16 @@ from calbench.statistics.rows import Array
 _SOFTENING = 1e-6
 
 
-def aslp_cells(statistics: Statistics) -> ReliabilityCells:
-    """Reliability cells at the 128 byte confidences max(q, 255 − q) / 255, correct where the byte equals the mask's."""
-    rows = statistics.aslp_rows()
+def _byte_cells(statistics: Statistics) -> ReliabilityCells | None:
+    rows = statistics.aslp
+    if rows is None:
+        return None
     folded = rows.counts[..., 128:] + rows.counts[..., 127::-1]
-    score = np.arange(128, LEVELS) / 255
-    count = folded.sum(-2)
-    return ReliabilityCells(rows.names, count, count * score, folded[..., 1, :], score)
+    return ReliabilityCells.exact(rows.names, folded.sum(-2), folded[..., 1, :], np.arange(128, LEVELS) / 255)
+
+
+aslp_cells = Reader(_byte_cells, aslp.needs, aslp.extra)
+"""Reliability cells at the 128 byte confidences max(q, 255 − q) / 255, correct where the byte equals the mask's."""
 
 
 def _cell_means(cells: ReliabilityCells, bins: int) -> tuple[Array, Array, Array]:
