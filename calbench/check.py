@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from calbench.collect import Task, measure_pair
 from calbench.errors import CalbenchError, FormatError, InputError, plural
 from calbench.findings import (
     DETECTORS,
@@ -22,11 +21,15 @@ from calbench.findings import (
     place,
     worst_first,
 )
-from calbench.io.coding import MaskCoding, Role, infer_coding, read_mask
-from calbench.io.images import read_size
+from calbench.io.arrays import extension
+from calbench.io.coding import MaskCoding, read_mask
+from calbench.io.labels import LabelCoding
 from calbench.io.pairing import Folders, Matching, Pair, find_folders, match_files
+from calbench.io.predictions import ScoreCoding
+from calbench.io.tables import TEXT
+from calbench.measure import Task, measure_pair, tasks_of
 from calbench.parallel import parallel_map
-from calbench.plan import CollectOptions, Plan, verify_codings
+from calbench.plan import CollectOptions, Plan, Survey, verify_codings
 from calbench.progress import progress_bar
 from calbench.statistics import Statistics
 
@@ -69,6 +72,7 @@ class Diagnosis:
         }
 
 
+BINARY = ScoreCoding("levels", 1, None, "uint8")
 UNKNOWN_CODING = MaskCoding("0/1", 0, (255,))
 """Lets predictions be examined where the masks' coding is in doubt; the masks are not judged by it."""
 
@@ -80,7 +84,9 @@ class _Examined:
     folders: Folders
     n_pairs: int = 0
     pairs: tuple[Pair, ...] = ()
-    coding: MaskCoding | None = None
+    tables: bool = False
+    scores: ScoreCoding | None = None
+    truth: MaskCoding | LabelCoding | None = None
     fov: MaskCoding | None = None
     found: list[Finding] = field(default_factory=list)
     failures: list[tuple[str, CalbenchError]] = field(default_factory=list)
@@ -89,6 +95,12 @@ class _Examined:
     @property
     def key(self) -> tuple[str, str]:
         return self.folders.dataset, self.folders.method
+
+    @property
+    def plan(self) -> Plan:
+        """What can be read; masks whose coding is in doubt are read so that predictions can be examined."""
+        truth = None if self.tables else self.truth or UNKNOWN_CODING
+        return Plan(self.folders, self.pairs, self.scores, truth, self.fov)
 
     def add(self, code: str, severity: Severity, names: Sequence[str], message: str, remedy: str) -> None:
         """A finding about these files, if there are any."""
@@ -115,12 +127,13 @@ def check_folders(options: CollectOptions, *, jobs: int | None = None, progress:
         )
     except InputError as error:
         return Diagnosis((_from_error("no-folders", options.pred, error),))
-    examined = [_survey(folders, options) for folders in combined]
-    resize = options.on_mismatch == "resize-pred"
+    survey = Survey(options)
+    examined = [_examine(survey, folders) for folders in combined]
     tasks = [
-        (number, Task(pair, one.coding or UNKNOWN_CODING, one.fov, resize, (), False))
+        (number, task)
         for number, one in enumerate(examined)
-        for pair in one.pairs
+        if one.tables or (one.scores is not None and (one.truth is not None or one.scores.binary))
+        for task in tasks_of(one.plan, replace(options, scores=(), extras=()))
     ]
     with progress_bar("images", len(tasks), enabled=progress) as advance:
         for number, name, outcome in parallel_map(_attempt, tasks, jobs):
@@ -143,8 +156,9 @@ def check_folders(options: CollectOptions, *, jobs: int | None = None, progress:
     )
 
 
-def _survey(folders: Folders, options: CollectOptions) -> _Examined:
-    """Pair the files, compare their sizes and infer how masks are coded; no prediction is decoded yet."""
+def _examine(survey: Survey, folders: Folders) -> _Examined:
+    """Pair the files, compare their sizes and infer how they are coded; few predictions are decoded yet."""
+    options = survey.options
     one = _Examined(folders)
     try:
         matching = match_files(folders, pred_suffix=options.pred_suffix, gt_suffix=options.gt_suffix)
@@ -156,16 +170,45 @@ def _survey(folders: Folders, options: CollectOptions) -> _Examined:
     if not matching.pairs:
         return one
     lossy_preds = [pair.pred.name for pair in matching.pairs if pair.pred.suffix.lower() in LOSSY]
-    lossy_masks = [pair.gt.name for pair in matching.pairs if pair.gt.suffix.lower() in LOSSY]
+    lossy_masks = [pair.gt.name for pair in matching.pairs if pair.gt and pair.gt.suffix.lower() in LOSSY]
     lossy = "saved as JPEG, which moves levels by a few, most at edges"
     one.add("jpeg-predictions", "warning", lossy_preds, f"predictions {lossy}", "save PNG files")
     one.add("jpeg-masks", "note", lossy_masks, f"masks {lossy}", "save PNG files")
-    one.pairs = tuple(_of_one_size(one, matching.pairs, options.on_mismatch))
-    gts = [pair.gt for pair in matching.pairs]
-    one.coding = _coding(one, gts, threshold=options.gt_threshold, void_values=options.void_values)
+    readable = list(_with_headers(one, survey, matching.pairs))
+    if not readable:
+        return one
+    try:
+        if survey.holds_tables(folders, readable):
+            one.tables, one.pairs = True, tuple(readable)
+            return one
+        one.scores = survey.scores(readable)
+    except CalbenchError as error:
+        one.add_error("mixed-predictions", error)
+        return one
+    one.pairs = tuple(_of_one_size(one, survey, readable))
+    gts = [pair.gt for pair in readable if pair.gt]
+    one.truth = _coding(one, gts, lambda paths: survey.truth(folders, paths, one.scores or BINARY))
     fovs = [pair.mask for pair in one.pairs if pair.mask is not None]
-    one.fov = _coding(one, fovs, role="fields of view") if fovs else None
+    if fovs and folders.mask is not None:
+        fov = _coding(one, fovs, lambda paths: survey.fov(folders.mask or Path(), paths))
+        one.fov = fov if isinstance(fov, MaskCoding) else None
     return one
+
+
+def _with_headers(one: _Examined, survey: Survey, pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """Pairs whose headers can be read; the others are explained."""
+    for pair in pairs:
+        try:
+            if extension(pair.pred) not in TEXT:
+                survey.header(pair.pred)
+            if pair.gt is not None and pair.gt != pair.pred:
+                survey.header(pair.gt, "mask")
+            if pair.mask is not None:
+                survey.header(pair.mask, "mask")
+        except CalbenchError as error:
+            one.failures.append((pair.name, error))
+        else:
+            yield pair
 
 
 def _explain_matching(one: _Examined, matching: Matching, severity: Severity) -> None:
@@ -183,19 +226,18 @@ def _explain_matching(one: _Examined, matching: Matching, severity: Severity) ->
         one.add_error("no-pairs", error)
 
 
-def _of_one_size(one: _Examined, pairs: Sequence[Pair], on_mismatch: str) -> Iterator[Pair]:
-    """Pairs whose headers can be read and whose sizes allow to measure them; the others are explained."""
+def _of_one_size(one: _Examined, survey: Survey, pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """Pairs whose sizes allow to measure them; the others are explained."""
+    on_mismatch = survey.options.on_mismatch
     other: dict[str, list[str]] = {"prediction": [], "field of view": []}
     shown: dict[str, str] = {}
+    assert one.scores is not None
     for pair in pairs:
-        try:
-            sizes = {"mask": read_size(pair.gt), "prediction": read_size(pair.pred)}
-            if pair.mask is not None:
-                sizes["field of view"] = read_size(pair.mask)
-        except CalbenchError as error:
-            one.failures.append((pair.name, error))
-            continue
-        differ = [what for what, size in sizes.items() if size != sizes["mask"]]
+        sizes = {} if pair.gt is None else {"mask": survey.size(pair.gt)}
+        sizes["prediction"] = survey.pred_size(pair, one.scores)
+        if pair.mask is not None:
+            sizes["field of view"] = survey.size(pair.mask)
+        differ = [what for what, size in sizes.items() if size != next(iter(sizes.values()))]
         for what in differ:
             shown.setdefault(what, ", ".join(f"{side} {width}x{height}" for side, (height, width) in sizes.items()))
             other[what].append(pair.name)
@@ -211,20 +253,15 @@ def _of_one_size(one: _Examined, pairs: Sequence[Pair], on_mismatch: str) -> Ite
 
 
 def _coding(
-    one: _Examined,
-    paths: Sequence[Path],
-    *,
-    threshold: int | None = None,
-    void_values: tuple[int, ...] = (),
-    role: Role = "masks",
-) -> MaskCoding | None:
+    one: _Examined, paths: Sequence[Path], infer: Callable[[Sequence[Path]], MaskCoding | LabelCoding]
+) -> MaskCoding | LabelCoding | None:
     """The coding of the masks that can be decoded; None, explained, where it cannot be decided."""
     try:
         try:
-            return infer_coding(paths, threshold=threshold, void_values=void_values, role=role)
+            return infer(paths)
         except CalbenchError:
             readable = [path for path in paths if _decodes(path)]
-            return infer_coding(readable or paths, threshold=threshold, void_values=void_values, role=role)
+            return infer(readable or paths)
     except CalbenchError as error:
         one.add_error("mask-coding", error)
         return None
@@ -259,12 +296,11 @@ def _explain_failures(one: _Examined) -> None:
 
 def _explain_rows(one: _Examined) -> Statistics:
     """The rows of a combination; they are held against the inferred coding, then examined."""
-    plan = Plan(one.folders, one.pairs, one.coding or UNKNOWN_CODING, one.fov, ())
-    statistics = replace(Statistics.concat(one.rows), conventions=plan.conventions)
-    known = one.coding is not None
+    statistics = Statistics.concat(one.rows).under(one.plan.conventions)
+    known = one.truth is not None or one.tables
     if known:
         try:
-            verify_codings(plan, statistics)
+            verify_codings(one.plan, statistics)
         except CalbenchError as error:
             one.add_error("mask-coding", error)
             known = False

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calbench.errors import FormatError, InputError, listing
-from calbench.io.files import digest, read_bytes
+from calbench.errors import FormatError, InputError, listing, plural
+from calbench.io.arrays import Role
 from calbench.plan import Plan
 from calbench.statistics import Run, Statistics
+from calbench.statistics.rows import owner
 from calbench.statistics.storage import load_run, save_run
 
 Done = dict[tuple[int, str], Statistics]
@@ -20,13 +21,15 @@ Done = dict[tuple[int, str], Statistics]
 
 def assembled(done: Done, plans: Sequence[Plan], options: Mapping[str, Any], notes: Sequence[str]) -> Run:
     """The rows of each combination, sorted by name, with its conventions."""
-    combinations = {}
+    combinations: dict[tuple[str, str], Statistics] = {}
+    ood: dict[tuple[str, str], Statistics] = {}
     for number, plan in enumerate(plans):
         rows = [row for (combination, _), row in done.items() if combination == number]
         if rows:
             merged = Statistics.concat(rows)
-            combinations[plan.folders.dataset, plan.folders.method] = replace(merged, conventions=plan.conventions)
-    return Run(combinations, dict(options), tuple(notes))
+            target = ood if plan.folders.ood else combinations
+            target[plan.folders.dataset, plan.folders.method] = merged.under(plan.conventions)
+    return Run(combinations, dict(options), tuple(notes), ood)
 
 
 @contextmanager
@@ -46,9 +49,13 @@ def kept(
         raise
 
 
-def resumed(checkpoint: Path, options: Mapping[str, Any], plans: Sequence[Plan]) -> Done:
+def resumed(
+    checkpoint: Path, options: Mapping[str, Any], plans: Sequence[Plan], current: Callable[[Path, Role], int]
+) -> Done:
     """Finished rows of an interrupted run.
 
+    Args:
+        current: digest of a file of predictions or masks as it is now.
     Raises:
         InputError: other options, or files that have changed since.
     """
@@ -69,23 +76,33 @@ def resumed(checkpoint: Path, options: Mapping[str, Any], plans: Sequence[Plan])
     done: Done = {}
     stale: list[str] = []
     for number, plan in enumerate(plans):
-        statistics = earlier.combinations.get((plan.folders.dataset, plan.folders.method))
+        held = earlier.ood if plan.folders.ood else earlier.combinations
+        statistics = held.get((plan.folders.dataset, plan.folders.method))
         if statistics is None or statistics.facts is None:
             continue
         if statistics.conventions != _as_saved(plan.conventions):
             stale.append(f"{plan.folders.gt}: the masks are coded differently now")
         pair_of = {pair.name: pair for pair in plan.pairs}
+        rows_of: dict[str, list[int]] = defaultdict(list)
         for row, name in enumerate(statistics.names):
+            rows_of[owner(name) if plan.many_rows else name].append(row)
+        for name, rows in rows_of.items():
             pair = pair_of[name]
-            files = [(pair.pred, "pred_digest"), (pair.gt, "gt_digest"), (pair.mask, "fov_digest")]
+            files: list[tuple[Path | None, Role, str]] = [
+                (pair.pred, "prediction", "pred_digest"),
+                (pair.gt, "mask", "gt_digest"),
+                (pair.mask, "mask", "fov_digest"),
+            ]
             stale += [
-                str(path) for path, column in files
-                if path is not None and digest(read_bytes(path)) != int(statistics.facts[column][row])
+                str(path) for path, role, column in files
+                if path is not None and current(path, role) != int(statistics.facts[column][rows[0]])
             ]  # fmt: skip
-            done[number, name] = replace(statistics.select([row]), conventions={})
+            done[number, name] = statistics.select(rows).under({})
+    stale = list(dict.fromkeys(stale))
     if stale:
         raise InputError(
-            f"cannot resume from {checkpoint}: {len(stale)} files have changed since they were read:\n{listing(stale)}\n"
+            f"cannot resume from {checkpoint}: {plural(len(stale), 'file')} have changed since they were read:\n"
+            f"{listing(stale)}\n"
             "start afresh with --force"
         )
     return done
@@ -98,6 +115,6 @@ def _as_saved(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _option(key: str) -> str:
     """The name on the command line of a recorded option."""
-    names = {"methods": "method", "datasets": "dataset", "void_values": "void-value", "raw_bytes": "profile",
-             "scores": "metrics, --exclude", "options": "bins, --ties, --debias-bins"}  # fmt: skip
+    names = {"methods": "method", "datasets": "dataset", "void_values": "void-value", "extras": "profile",
+             "scores": "metrics, --exclude", "options": "bins, --ties, --debias-bins, --batch"}  # fmt: skip
     return "images found" if key == "images" else "--" + names.get(key, key).replace("_", "-")

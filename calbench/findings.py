@@ -114,7 +114,8 @@ class Evidence:
 
     @cached_property
     def counts(self) -> Array:
-        """Pixels by image, outcome and level, `(rows, 2, 256)`."""
+        """Pixels by image, outcome and level, `(rows, 2, 256)`; float maps are rounded to 8 bits for this."""
+        assert self.statistics.histogram is not None, "a detector of binary maps"
         return self.statistics.histogram.counts
 
     @cached_property
@@ -131,7 +132,7 @@ class Evidence:
     @cached_property
     def n_pixels(self) -> Array:
         """Valid pixels of each image."""
-        return np.asarray(self.levels.sum(1))
+        return self.statistics.n_pixels
 
     @cached_property
     def n_foreground(self) -> Array:
@@ -141,6 +142,7 @@ class Evidence:
     @cached_property
     def extremes(self) -> tuple[Array, Array]:
         """Lowest and highest level of each map."""
+        assert self.statistics.histogram is not None, "a detector of binary maps"
         return self.statistics.histogram.extremes()
 
     @cached_property
@@ -156,9 +158,9 @@ class Evidence:
         return soft / (soft + rarer) if soft + rarer else 1.0
 
     def fact(self, column: str) -> Array:
-        """A column of the facts about the files; zeros for images that never were files."""
+        """A column of the facts about the files; zeros where it was not looked at, or there never were files."""
         facts = self.statistics.facts
-        return np.zeros(len(self.levels), np.int64) if facts is None else facts[column]
+        return facts[column] if facts is not None and column in facts else np.zeros(len(self.n_pixels), np.int64)
 
     def report(
         self, code: str, severity: Severity, rows: Array, message: str, remedy: str, example: Array | None = None
@@ -230,8 +232,10 @@ def hard_maps(evidence: Evidence) -> Iterator[Finding]:
 def inverted_maps(evidence: Evidence) -> Iterator[Finding]:
     """High where the mask is background."""
     both = (evidence.n_foreground > 0) & (evidence.n_foreground < evidence.n_pixels)
-    per_image = auroc(evidence.statistics.histogram)
-    pooled = float(auroc(evidence.statistics.histogram.total()))
+    cells = evidence.statistics.reliability("foreground")
+    assert cells is not None, "a detector of binary maps"
+    per_image = auroc(cells)
+    pooled = float(auroc(cells.total()))
     worse = both & (np.nan_to_num(per_image, nan=1.0) < 0.5)
     wrong = both & (np.nan_to_num(per_image, nan=1.0) < INVERTED_IMAGE_AUROC)
     if pooled < INVERTED_AUROC and worse.sum() > both.sum() / 2:
@@ -251,7 +255,8 @@ def inverted_maps(evidence: Evidence) -> Iterator[Finding]:
 def truncated_levels(evidence: Evidence) -> Iterator[Finding]:
     """Probability mass piles up at 254 and 255 never occurs: int(255 p) instead of round(255 p)."""
     total = evidence.levels.sum(0)
-    if total[255] == 0 and total[254] > total[253] and evidence.soft_share >= HARD_SHARE:
+    exact = evidence.statistics.exact_histogram is not None
+    if exact and total[255] == 0 and total[254] > total[253] and evidence.soft_share >= HARD_SHARE:
         yield from evidence.report(
             "truncated-levels", "warning", evidence.extremes[1] == 254,
             "the maximum is 254, never 255, although pixels pile up there: p * 255 was truncated, not rounded, so every p is "
@@ -286,9 +291,11 @@ def duplicates(evidence: Evidence) -> Iterator[Finding]:
     if evidence.statistics.facts is None:
         return
     pred, gt = evidence.fact("pred_digest"), evidence.fact("gt_digest")
-    plain = (evidence.n_foreground == 0) | (evidence.n_foreground == evidence.n_pixels)
+    binary = evidence.statistics.histogram is not None
+    varied = evidence.varied if binary else np.ones(len(pred), bool)
+    plain = (evidence.n_foreground == 0) | (evidence.n_foreground == evidence.n_pixels) if binary else gt == 0
     for code, what, rows in (
-        ("duplicate-predictions", "predictions", _repeated(pred) & evidence.varied),
+        ("duplicate-predictions", "predictions", _repeated(pred) & varied),
         ("duplicate-masks", "masks", _repeated(gt) & ~plain),
     ):
         yield from evidence.report(
@@ -296,7 +303,7 @@ def duplicates(evidence: Evidence) -> Iterator[Finding]:
             "keep one of each, or find out which of them is wrong: images that repeat make intervals too narrow",
         )  # fmt: skip
     yield from evidence.report(
-        "mask-as-prediction", "error", pred == gt, "the prediction is the file of its own mask, byte for byte",
+        "mask-as-prediction", "error", (pred == gt) & binary, "the prediction is the file of its own mask, byte for byte",
         "point --pred at the network's maps",
     )  # fmt: skip
 
@@ -318,7 +325,7 @@ def prediction_files(evidence: Evidence) -> Iterator[Finding]:
 
 def few_images(evidence: Evidence) -> Iterator[Finding]:
     """Too few images to resample."""
-    n = len(evidence.levels)
+    n = len(evidence.n_pixels)
     if n < FEW_UNITS:
         yield from evidence.report(
             "few-images", "note", np.ones(n, bool), f"{n} images: intervals that resample images are rough below 30",
@@ -404,18 +411,21 @@ def imbalance(evidence: Evidence) -> Iterator[Finding]:
 def mean_shift(evidence: Evidence) -> Iterator[Finding]:
     """The mean probability misses the foreground share, or the mean confidence the accuracy."""
     rows = evidence.n_pixels > 0
-    pooled = evidence.statistics.histogram.total()
+    pooled = evidence.statistics.total()
     n = max(int(evidence.n_pixels.sum()), 1)
-    p, y = float(evidence.share @ pooled.probs), float(evidence.n_foreground.sum()) / n
-    if abs(p - y) > SHIFT:
-        side = "under" if p < y else "over"
-        yield from evidence.report(
-            f"foreground-{side}-predicted", "note", rows,
-            f"foreground is {side}-predicted on average: mean p {p:.3f}, foreground share {y:.3f}",
-            "read ece_fg and the reliability diagram of foreground; a calibrator with a shift may help",
-        )  # fmt: skip
-    cells = pooled.reliability("top-label")
-    confidence, accuracy = float(cells.confidence.sum()) / n, float(cells.correct.sum()) / n
+    foreground, top_label = pooled.reliability("foreground"), pooled.reliability("top-label")
+    if foreground is not None:
+        p, y = float(foreground.confidence.sum()) / n, float(foreground.correct.sum()) / n
+        if abs(p - y) > SHIFT:
+            side = "under" if p < y else "over"
+            yield from evidence.report(
+                f"foreground-{side}-predicted", "note", rows,
+                f"foreground is {side}-predicted on average: mean p {p:.3f}, foreground share {y:.3f}",
+                "read ece_fg and the reliability diagram of foreground; a calibrator with a shift may help",
+            )  # fmt: skip
+    if top_label is None:
+        return
+    confidence, accuracy = float(top_label.confidence.sum()) / n, float(top_label.correct.sum()) / n
     if abs(confidence - accuracy) > SHIFT:
         side = "under" if confidence < accuracy else "over"
         yield from evidence.report(
@@ -423,6 +433,24 @@ def mean_shift(evidence: Evidence) -> Iterator[Finding]:
             f"decisions are {side}-confident on average: mean confidence {confidence:.3f}, accuracy {accuracy:.3f}",
             "read ece and the reliability diagram; a calibrator fitted on other images may help",
         )  # fmt: skip
+
+
+def absent_classes(evidence: Evidence) -> Iterator[Finding]:
+    """Classes that no mask holds, or that are never predicted."""
+    counts = evidence.statistics.class_counts()
+    if counts is None:
+        return
+    target, predicted = counts.target.sum(0), counts.predicted.sum(0)
+    for code, absent, what in (
+        ("absent-classes", target == 0, "occur in no mask"),
+        ("unpredicted-classes", (predicted == 0) & (target > 0), "are in the masks, but never predicted"),
+    ):
+        if absent.any():
+            names = ", ".join(map(str, np.flatnonzero(absent)[:8])) + (", ..." if absent.sum() > 8 else "")
+            yield from evidence.report(
+                code, "note", evidence.n_pixels > 0, f"{absent.sum()} of {len(target)} classes {what}: {names}",
+                "means over classes leave out what is undefined; their details count it",
+            )  # fmt: skip
 
 
 Detector = Callable[[Evidence], Iterator[Finding]]
@@ -451,8 +479,26 @@ DETECTORS: tuple[Detector, ...] = (
 )
 
 
+CLASS_DETECTORS: tuple[Detector, ...] = (
+    void_images,
+    duplicates,
+    prediction_files,
+    few_images,
+    absent_classes,
+    mean_shift,
+)
+"""Detectors of predictions of several classes."""
+
+TABLE_DETECTORS: tuple[Detector, ...] = (absent_classes, mean_shift)
+"""Detectors of classification tables, whose rows are no images."""
+
+
 def findings(statistics: Statistics, where: str, detectors: Sequence[Detector] = DETECTORS) -> list[Finding]:
-    """What the rows of one method on one data set say."""
+    """What the rows of one method on one data set say; `detectors` are those of binary maps."""
+    if "samples" in statistics.conventions:
+        detectors = TABLE_DETECTORS
+    elif statistics.histogram is None:
+        detectors = [detector for detector in CLASS_DETECTORS if detectors is DETECTORS or detector in detectors]
     evidence = Evidence(statistics, where)
     return [finding for detector in detectors for finding in detector(evidence)]
 
@@ -460,6 +506,11 @@ def findings(statistics: Statistics, where: str, detectors: Sequence[Detector] =
 def check_run(run: Run) -> list[Finding]:
     """What the rows of all methods and data sets say: `findings` of each, and copies between methods."""
     found = {key: findings(statistics, place(*key)) for key, statistics in run.combinations.items()}
+    found |= {
+        key: findings(statistics, place(*key), PREDICTION_DETECTORS)
+        for key, statistics in run.ood.items()
+        if statistics.histogram is not None
+    }
     return worst_first([*merged(found), *copied_predictions(run.combinations)])
 
 
@@ -488,8 +539,9 @@ def copied_predictions(measured: Mapping[tuple[str, str], Statistics]) -> Iterat
     for ((dataset, first), a), ((other, second), b) in combinations(measured.items(), 2):
         if dataset == other and a.facts is not None and b.facts is not None:
             evidence = Evidence(b, place(dataset, second))
+            varied = evidence.varied if b.histogram is not None else np.ones(len(b.names), bool)
             yield from evidence.report(
-                "copied-predictions", "warning", np.isin(b.facts["pred_digest"], a.facts["pred_digest"]) & evidence.varied,
+                "copied-predictions", "warning", np.isin(b.facts["pred_digest"], a.facts["pred_digest"]) & varied,
                 f"the very files that {first} has", "find out whose maps they are, and save the other method's again",
             )  # fmt: skip
 

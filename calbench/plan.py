@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from calbench.errors import OptionError, ShapeError, UnknownName, listing, plural
-from calbench.io.coding import CodedFiles, MaskCoding, infer_coding, verify_coding
-from calbench.io.images import read_size
-from calbench.io.pairing import Folders, Pair, find_folders, match_files
+from calbench.errors import InputError, OptionError, RangeError, ShapeError, UnknownName, listing, plural
+from calbench.io.arrays import VOLUMES, extension, read_header
+from calbench.io.arrays import Role as ArrayRole
+from calbench.io.coding import CodedFiles, MaskCoding, Role, infer_coding, verify_coding
+from calbench.io.labels import LabelCoding, read_label_map
+from calbench.io.pairing import Folders, Pair, find_folders, find_outside, match_files
+from calbench.io.predictions import Kind, Layout, ScoreCoding, Shape, Size, flat_shape, infer_scores
+from calbench.io.tables import is_table
 from calbench.kernels import IMAGE_SCORES
 from calbench.statistics import Statistics
 
@@ -26,7 +30,7 @@ class CollectOptions:
     """What is read and how; recorded with the statistics.
 
     Attributes:
-        pred, gt, mask: folders or templates, see `io.pairing.find_folders`.
+        pred, gt, mask: folders, files or templates, see `io.pairing.find_folders`; no `gt` where files hold both.
         pred_suffix, gt_suffix: endings of the stems, removed before names are matched.
         methods, datasets: names, or filters on what a template finds.
         gt_threshold: foreground is mask byte > this; None infers it a folder.
@@ -34,11 +38,22 @@ class CollectOptions:
         on_mismatch: "error", "resize-pred" or "skip" where a prediction and its mask differ in size.
         on_missing: "error" or "skip" where a partner is missing.
         scores: positional scores to compute (`s_measure`, `weighted_f`).
-        raw_bytes: also collect what the ASLP profile needs.
+        extras: profiles that need more than is always collected ("aslp", "mbls", "selectivecal", "torchmetrics").
+        input: "levels", "probabilities" or "logits"; None infers it a folder.
+        layout: "CHW" or "HWC" of several classes; None infers it a folder.
+        num_classes: of the predictions, to be held against them; None takes theirs.
+        ignore_index: values of masks that mean "does not count", as `void_values`, of any size and sign.
+        reduce_zero_label: 0 of the masks is void, and all other values count from 1.
+        label_map: file that maps values of the masks to classes.
+        npz_key, gt_npz_key: arrays to read from `.npz` files.
+        regions: whether to tell boundaries from interiors, too.
+        boundary_width: pixels within this distance of another class are boundary.
+        ood: out-of-distribution sets, "NAME=FOLDER" each.
+        ood_gt: masks of some of them, "NAME=FOLDER" each.
     """
 
     pred: str
-    gt: str
+    gt: str | None = None
     mask: str | None = None
     pred_suffix: str = ""
     gt_suffix: str = ""
@@ -49,50 +64,124 @@ class CollectOptions:
     on_mismatch: str = "error"
     on_missing: str = "error"
     scores: tuple[str, ...] = IMAGE_SCORES
-    raw_bytes: bool = False
+    extras: tuple[str, ...] = ()
+    input: Kind | None = None
+    layout: Layout | None = None
+    num_classes: int | None = None
+    ignore_index: tuple[int, ...] = ()
+    reduce_zero_label: bool = False
+    label_map: str | None = None
+    npz_key: str | None = None
+    gt_npz_key: str | None = None
+    regions: bool = False
+    boundary_width: float = 5.0
+    ood: tuple[str, ...] = ()
+    ood_gt: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("methods", "datasets", "scores"):  # one name stands for a tuple of one
+        for name in ("methods", "datasets", "scores", "extras", "ood", "ood_gt"):  # one name stands for a tuple of one
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
         for score in self.scores:
             if score not in IMAGE_SCORES:
                 raise UnknownName("score", score, IMAGE_SCORES)
-        if not isinstance(self.void_values, tuple | list):
-            raise OptionError(f"void_values is {self.void_values!r}; it is a tuple of mask bytes")
+        for name, values in (("void_values", self.void_values), ("ignore_index", self.ignore_index)):
+            if not isinstance(values, tuple | list):
+                raise OptionError(f"{name} is {values!r}; it is a tuple of mask values")
+        if self.num_classes is not None and self.num_classes < 2:
+            raise OptionError(f"--num-classes is {self.num_classes}; predictions have at least 2 classes")
+        if not 0 <= self.boundary_width < np.inf:
+            raise OptionError(f"--boundary-width is {self.boundary_width}; it is a distance in pixels, at least 0")
+        if self.label_map is not None and self.reduce_zero_label:
+            raise OptionError(
+                "--label-map and --reduce-zero-label both say what the values of masks mean: give one of them"
+            )
         for name in ("pred", "gt", "mask"):  # ./a, a/ and a are one folder
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, str(Path(getattr(self, name))))
         for kind, value, known in (
             ("on-mismatch choice", self.on_mismatch, ("error", "resize-pred", "skip")),
             ("on-missing choice", self.on_missing, ("error", "skip")),
+            ("kind of input", self.input, ("levels", "probabilities", "logits", None)),
+            ("layout", self.layout, ("CHW", "HWC", None)),
         ):
             if value not in known:
-                raise UnknownName(kind, value, known)
+                raise UnknownName(kind, str(value), [name for name in known if name])
+        self.outside()
+
+    def outside(self) -> dict[str, tuple[str, str | None]]:
+        """Folders of predictions, and of masks if any, of each out-of-distribution set.
+
+        Raises:
+            OptionError: one that is not NAME=FOLDER, twice the same name, or masks of an unknown set.
+        """
+        found: dict[str, dict[str, str]] = {"--ood": {}, "--ood-gt": {}}
+        for option, texts in (("--ood", self.ood), ("--ood-gt", self.ood_gt)):
+            for text in texts:
+                name, equals, folder = text.partition("=")
+                if not (name and equals and folder):
+                    raise OptionError(
+                        f"{option} {text!r} is not NAME=FOLDER, such as textures=preds/{{method}}/textures"
+                    )
+                if name in found[option]:
+                    raise OptionError(f"{option} names the set {name!r} twice; give each its own name")
+                found[option][name] = folder
+        unknown = found["--ood-gt"].keys() - found["--ood"].keys()
+        if unknown:
+            raise OptionError(f"--ood-gt names the set {min(unknown)!r}, which no --ood names")
+        return {name: (pred, found["--ood-gt"].get(name)) for name, pred in found["--ood"].items()}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One combination, ready to be read: its pairs and the rules inferred for its folders."""
+    """One combination, ready to be read: its pairs and the rules inferred for its folders.
+
+    Attributes:
+        folders, pairs: what belongs together.
+        scores: how predictions are stored; None for classification tables.
+        truth: how masks code foreground or classes; None where there are none.
+        fov: how fields of view are coded.
+        notes: what was skipped or resized.
+    """
 
     folders: Folders
     pairs: tuple[Pair, ...]
-    coding: MaskCoding
+    scores: ScoreCoding | None
+    truth: MaskCoding | LabelCoding | None
     fov: MaskCoding | None
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def many_rows(self) -> bool:
+        """Whether a file gives several rows: the groups of a table, or the slices of a volume."""
+        return self.scores is None or any(extension(pair.pred) in VOLUMES for pair in self.pairs)
 
     @property
     def conventions(self) -> dict[str, Any]:
         """What was inferred or declared for these folders, as recorded with the rows."""
-        return {
-            "input": "levels",
-            "pred_threshold": PRED_THRESHOLD,
-            "mask_coding": self.coding.kind,
-            "gt_threshold": self.coding.threshold,
-            "gt_threshold_declared": self.coding.declared,
-            "void_values": list(self.coding.void_values),
-            "field_of_view": None if self.fov is None else self.fov.kind,
-        }
+        if self.scores is None:
+            return {"input": "table", "samples": "hash groups"}
+        found: dict[str, Any] = {"input": self.scores.kind, "input_declared": self.scores.declared}
+        found |= {"stored": self.scores.stored, "classes": max(self.scores.classes, 2), "layout": self.scores.layout}
+        if self.scores.binary:
+            found["pred_threshold"] = PRED_THRESHOLD if self.scores.eight_bit else "p >= 0.5"
+        if isinstance(self.truth, MaskCoding):
+            found |= {
+                "mask_coding": self.truth.kind,
+                "gt_threshold": self.truth.threshold,
+                "gt_threshold_declared": self.truth.declared,
+                "void_values": list(self.truth.void_values),
+            }
+        elif self.truth is not None:
+            mapping = self.truth.mapping
+            found |= {
+                "ignore_index": list(self.truth.ignore),
+                "reduce_zero_label": self.truth.reduce_zero,
+                "label_map": None if mapping is None else {str(raw): label for raw, label in sorted(mapping.items())},
+            }
+        if self.many_rows:
+            found["volumes"] = "slices along the third axis"
+        return found | {"field_of_view": None if self.fov is None else self.fov.kind}
 
 
 def plan_run(options: CollectOptions) -> tuple[list[Plan], list[str]]:
@@ -100,55 +189,225 @@ def plan_run(options: CollectOptions) -> tuple[list[Plan], list[str]]:
     combinations, notes = find_folders(
         options.pred, options.gt, options.mask, methods=options.methods, datasets=options.datasets
     )
-    codings: dict[tuple[Path, bool], MaskCoding] = {}
-    sizes: dict[Path, tuple[int, int]] = {}
-    plans = []
-    for folders in combinations:
+    survey = Survey(options)
+    plans = [survey.plan(folders) for folders in combinations]
+    like = {plan.folders.method: plan.scores for plan in plans}
+    methods = sorted(like)
+    for name, (pred, gt) in options.outside().items():
+        if any(plan.folders.dataset == name for plan in plans):
+            raise OptionError(f"--ood {name}: a data set has this name, too; choose another")
+        outside, more = find_outside(name, pred, gt, methods)
+        notes += more
+        plans += [survey.plan(folders, like[folders.method]) for folders in outside]
+    return plans, notes
+
+
+class Survey:
+    """What is looked up only once, although several methods share a folder of masks."""
+
+    def __init__(self, options: CollectOptions) -> None:
+        self.options = options
+        self._codings: dict[tuple[Path, Role, int], MaskCoding | LabelCoding] = {}
+        self._headers: dict[tuple[Path, ArrayRole], tuple[Shape, str]] = {}
+
+    def plan(self, folders: Folders, like: ScoreCoding | None = None) -> Plan:
+        """Pair the files of a combination, compare their sizes, and infer how they are coded.
+
+        Args:
+            folders: the combination.
+            like: of an out-of-distribution set, how the same method's other predictions are stored.
+        """
+        options = self.options
         matching = match_files(folders, pred_suffix=options.pred_suffix, gt_suffix=options.gt_suffix)
         matching.raise_on_problems(folders, skip_missing=options.on_missing == "skip")
+        if self.holds_tables(folders, matching.pairs):
+            return Plan(folders, matching.pairs, None, None, None)
+        scores = self.scores(matching.pairs, like)
         left_out = len(matching.without_gt) + len(matching.without_pred) + len(matching.without_mask)
-        plan_notes = [
-            f"{folders.method} on {folders.dataset}: {plural(left_out, 'file')} without partner skipped"
-        ] * bool(left_out)
-        mismatched = [pair for pair in matching.pairs if _size(pair.pred, sizes) != _size(pair.gt, sizes)]
-        pairs = _resolve_mismatches(folders, matching.pairs, mismatched, options.on_mismatch, sizes)
+        where = f"{folders.method} on {folders.dataset}"
+        notes = [f"{where}: {plural(left_out, 'file')} without partner skipped"] * bool(left_out)
+        mismatched = [pair for pair in matching.pairs if pair.gt and self.pred_size(pair, scores) != self.size(pair.gt)]
+        pairs = self._of_one_size(folders, matching.pairs, mismatched, scores)
         if mismatched:
             verb = "resized to their mask (bilinear)" if options.on_mismatch == "resize-pred" else "skipped"
-            plan_notes.append(
-                f"{folders.method} on {folders.dataset}: {plural(len(mismatched), 'prediction')} of another size {verb}"
-            )
-        wrong_fov = [pair for pair in pairs if pair.mask and _size(pair.mask, sizes) != _size(pair.gt, sizes)]
+            notes.append(f"{where}: {plural(len(mismatched), 'prediction')} of another size {verb}")
+        wrong_fov = [pair for pair in pairs if pair.mask and pair.gt and self.size(pair.mask) != self.size(pair.gt)]
         if wrong_fov:
             raise ShapeError(
                 f"{len(wrong_fov)} fields of view in {folders.mask} differ in size from their mask:\n"
-                + listing(f"{pair.mask} {_size_text(pair.mask, sizes)}, mask {_size_text(pair.gt, sizes)}"
-                          for pair in wrong_fov if pair.mask)
+                + listing(f"{pair.mask} {_text(self.size(pair.mask))}, mask {_text(self.size(pair.gt))}"
+                          for pair in wrong_fov if pair.mask and pair.gt)
             )  # fmt: skip
-        if (folders.gt, True) not in codings:
-            gts = [pair.gt for pair in matching.pairs]
-            codings[folders.gt, True] = infer_coding(
-                gts, threshold=options.gt_threshold, void_values=options.void_values
+        truth = None if folders.gt is None else self.truth(folders, [p.gt for p in matching.pairs if p.gt], scores)
+        fov = None if folders.mask is None else self.fov(folders.mask, [pair.mask for pair in pairs if pair.mask])
+        return Plan(folders, pairs, scores, truth, fov, tuple(notes))
+
+    def holds_tables(self, folders: Folders, pairs: Sequence[Pair]) -> bool:
+        """Whether the predictions are classification tables.
+
+        Raises:
+            InputError: tables beside maps, or maps without masks.
+        """
+        options = self.options
+        tables = [is_table(pair.pred, options.npz_key, options.gt_npz_key) for pair in pairs]
+        if not any(tables):
+            alone = [pair.pred for pair in pairs if pair.gt == pair.pred and extension(pair.pred) != ".npz"]
+            if alone and self.options.gt is None:
+                raise OptionError(
+                    f"{alone[0]} holds predictions only; say where the masks are: --gt DIR (only .npz files and tables hold "
+                    "both)"
+                )
+            return False
+        if not all(tables):
+            raise InputError(f"{folders.pred} holds tables and maps; put them into folders of their own")
+        if folders.ood:
+            raise OptionError(f"{pairs[0].pred} is a classification table; --ood takes predictions of images")
+        given = {"--gt": folders.gt != folders.pred, "--mask": options.mask, "--regions": options.regions,
+                 "--layout": options.layout, "--gt-threshold": options.gt_threshold is not None}  # fmt: skip
+        for option in (name for name, value in given.items() if value):
+            why = "which holds its labels" if option == "--gt" else "which has no pixels"
+            raise OptionError(f"{pairs[0].pred} is a classification table, {why}; leave out {option}")
+        return True
+
+    def scores(self, pairs: Sequence[Pair], like: ScoreCoding | None = None) -> ScoreCoding:
+        """How the predictions of a folder are stored."""
+        options = self.options
+        headers = {pair.pred: self.header(pair.pred) for pair in pairs}
+        sizes = {pair.pred: None if pair.gt is None else self.size(pair.gt) for pair in pairs}
+        several = any(len(shape) > 2 for shape, _ in headers.values())
+        found = "several classes" if several else "binary maps"
+        if like is None or like.binary != several:
+            coding = infer_scores(
+                headers,
+                sizes,
+                kind=options.input or (like.kind if like and like.declared else None),
+                layout=options.layout,
+                num_classes=options.num_classes,
+                like=like,
+                key=options.npz_key,
             )
-        if folders.mask is not None and (folders.mask, False) not in codings:
-            codings[folders.mask, False] = infer_coding(
-                [pair.mask for pair in pairs if pair.mask], role="fields of view"
+            found = coding.text
+            if like is None or (coding.kind, coding.classes) == (like.kind, like.classes):
+                return coding
+        raise RangeError(
+            f"the out-of-distribution predictions in {pairs[0].pred.parent} are {found}, those in distribution {like.text}; "
+            "save both in the same way"
+        )
+
+    def truth(self, folders: Folders, gts: Sequence[Path], scores: ScoreCoding) -> MaskCoding | LabelCoding:
+        """How the masks of a folder are coded."""
+        options = self.options
+        assert folders.gt is not None
+        key: tuple[Path, Role, int] = (folders.gt, "masks", scores.classes)
+        if key not in self._codings:
+            ignored = tuple(dict.fromkeys((*options.void_values, *options.ignore_index)))
+            if scores.binary:
+                if options.label_map or options.reduce_zero_label:
+                    given = "--label-map" if options.label_map else "--reduce-zero-label"
+                    raise OptionError(f"{given}, but the predictions in {folders.pred} are binary maps")
+                self._codings[key] = infer_coding(
+                    gts, threshold=options.gt_threshold, void_values=ignored, key=options.gt_npz_key
+                )
+            else:
+                if options.gt_threshold is not None:
+                    raise OptionError(
+                        f"--gt-threshold, but the predictions in {folders.pred} have {scores.classes} classes"
+                    )
+                mapping = None if options.label_map is None else read_label_map(Path(options.label_map))
+                self._codings[key] = LabelCoding(scores.classes, ignored, options.reduce_zero_label, mapping)
+        return self._codings[key]
+
+    def fov(self, folder: Path, paths: Sequence[Path]) -> MaskCoding:
+        """How the fields of view of a folder are coded."""
+        key: tuple[Path, Role, int] = (folder, "fields of view", 1)
+        if key not in self._codings:
+            self._codings[key] = infer_coding(paths, role="fields of view")
+        coding = self._codings[key]
+        assert isinstance(coding, MaskCoding)
+        return coding
+
+    def size(self, path: Path) -> Size:
+        """Height and width of a mask, from its header."""
+        shape, _ = self.header(path, "mask")
+        if len(shape) != 2:
+            raise ShapeError(f"the mask {path} has shape {shape}; expected (H, W)")
+        return shape[0], shape[1]
+
+    def pred_size(self, pair: Pair, scores: ScoreCoding) -> Size:
+        """Height and width of a prediction, from its header."""
+        return scores.size(self.header(pair.pred)[0])
+
+    def header(self, path: Path, role: ArrayRole = "prediction") -> tuple[Shape, str]:
+        """Shape of one image (of one slice of a volume), and stored type, without reading values."""
+        if (path, role) not in self._headers:
+            key = self.options.npz_key if role == "prediction" else self.options.gt_npz_key
+            shape, stored = read_header(path, role, key)
+            self._headers[path, role] = flat_shape(path, shape), stored
+        return self._headers[path, role]
+
+    def _of_one_size(
+        self, folders: Folders, pairs: Sequence[Pair], mismatched: Sequence[Pair], scores: ScoreCoding
+    ) -> tuple[Pair, ...]:
+        """The pairs to read; sizes that differ are an error, unless the prediction is resized or the pair skipped."""
+        where = f"of {folders.method} on {folders.dataset} differ in size from their mask"
+        if mismatched and self.options.on_mismatch == "error":
+            lines = (
+                f"{p.pred} {_text(self.pred_size(p, scores))}, mask {_text(self.size(p.gt))} (WxH)"
+                for p in mismatched
+                if p.gt
             )
-        fov = codings[folders.mask, False] if folders.mask is not None else None
-        plans.append(Plan(folders, pairs, codings[folders.gt, True], fov, tuple(plan_notes)))
-    return plans, notes
+            raise ShapeError(
+                f"{len(mismatched)} of {len(pairs)} predictions {where}:\n{listing(lines)}\n"
+                "save them at the mask's size, or choose --on-mismatch resize-pred (bilinear, recorded) or --on-mismatch skip"
+            )
+        kept = [pair for pair in pairs if self.options.on_mismatch == "resize-pred" or pair not in set(mismatched)]
+        if not kept:
+            raise ShapeError(
+                f"all {len(pairs)} predictions {where}; nothing is left after --on-mismatch skip; --on-mismatch resize-pred "
+                "would keep them"
+            )
+        return tuple(kept)
+
+
+def _text(size: Size) -> str:
+    return f"{size[1]}x{size[0]}"
 
 
 def describe(plans: Sequence[Plan]) -> list[str]:
     """What was inferred for the combinations, one line for all methods that share it."""
     methods: dict[tuple[str, str], list[str]] = {}
     for plan in plans:
-        coding = plan.coding
-        how = "given" if coding.declared else "inferred"
-        void = f", void {'/'.join(map(str, coding.void_values))}" if coding.void_values else ""
-        fov = f", field of view {plan.fov.kind}" if plan.fov else ""
-        text = f"{plural(len(plan.pairs), 'image')}, masks {coding.kind} (foreground > {coding.threshold}, {how}){void}{fov}"
+        what = "table" if plan.scores is None else "volume" if plan.many_rows else "image"
+        text = f"{plural(len(plan.pairs), what)}, {_described(plan)}"
         methods.setdefault((plan.folders.dataset, text), []).append(plan.folders.method)
     return [f"{', '.join(names)} on {dataset}: {text}" for (dataset, text), names in methods.items()]
+
+
+def _described(plan: Plan) -> str:
+    if plan.scores is None:
+        return "classification; samples are resampled, in at most 1000 hash groups"
+    parts = [] if plan.scores.eight_bit else [plan.scores.text]
+    if isinstance(plan.truth, MaskCoding):
+        how = "given" if plan.truth.declared else "inferred"
+        parts.append(f"masks {plan.truth.kind} (foreground > {plan.truth.threshold}, {how})")
+        ignored = plan.truth.void_values
+    else:
+        ignored = plan.truth.ignore if plan.truth else ()
+        if plan.truth is not None and plan.truth.mapping is not None:
+            parts.append(f"a label map of {len(plan.truth.mapping)} values")
+        if plan.truth is not None and plan.truth.reduce_zero:
+            parts.append("labels from 1, 0 void")
+    if plan.folders.ood:
+        parts.append("out of distribution")
+    if ignored:
+        parts.append(f"void {'/'.join(map(str, ignored))}")
+    if plan.scores.binary and not plan.scores.eight_bit and not plan.folders.ood:
+        parts.append("saliency metrics from the map rounded to 8 bits")
+    if plan.fov:
+        parts.append(f"field of view {plan.fov.kind}")
+    if "volumes" in plan.conventions:
+        parts.append("measured by slices, each volume one resampling unit")
+    return ", ".join(parts)
 
 
 def fingerprint(plans: Sequence[Plan]) -> dict[str, str]:
@@ -169,45 +428,27 @@ def verify_codings(plan: Plan, statistics: Statistics) -> None:
     facts = statistics.facts
     if facts is None:
         return
-    pixels = np.maximum(facts["height"] * facts["width"], 1)
-    masks = CodedFiles(facts.names, facts["gt_bits"], facts["gt_max"], facts["gt_one"] / pixels, facts["gt_between"])
-    verify_coding(plan.coding, plan.folders.gt, masks, "masks")
+    if plan.scores is not None and plan.scores.kind == "logits" and not plan.scores.declared:
+        normalised = facts["normalised"] > 0
+        if normalised.any() and not normalised.all():
+            names = [name for name, odd in zip(facts.names, normalised, strict=True) if odd]
+            raise RangeError(
+                f"{plan.folders.pred} was taken for logits, but {plural(len(names), 'file')} of {len(facts)} hold "
+                f"probabilities:\n{listing(names)}\nsave them all in one way, or, if these are logits, say --input logits"
+            )
+    if plan.folders.ood and facts["gt_foreground"].any():
+        found = facts["gt_foreground"] > 0
+        raise RangeError(
+            f"{plural(int(found.sum()), 'mask')} of the out-of-distribution set {plan.folders.dataset} have foreground, e.g. "
+            f"{facts.names[int(found.argmax())]!r}; its images have nothing to find: leave --ood-gt out, or take them for data"
+        )
+    if isinstance(plan.truth, MaskCoding) and plan.folders.gt is not None:
+        pixels = np.maximum(facts["height"] * facts["width"], 1)
+        masks = CodedFiles(
+            facts.names, facts["gt_bits"], facts["gt_max"], facts["gt_one"] / pixels, facts["gt_between"]
+        )
+        verify_coding(plan.truth, plan.folders.gt, masks, "masks")
     if plan.fov is not None and plan.folders.mask is not None:
         nothing = np.zeros(len(facts))
         fovs = CodedFiles(facts.names, facts["fov_bits"], facts["fov_max"], nothing, nothing)
         verify_coding(plan.fov, plan.folders.mask, fovs, "fields of view")
-
-
-def _size(path: Path, known: dict[Path, tuple[int, int]]) -> tuple[int, int]:
-    if path not in known:
-        known[path] = read_size(path)
-    return known[path]
-
-
-def _size_text(path: Path, known: dict[Path, tuple[int, int]]) -> str:
-    height, width = _size(path, known)
-    return f"{width}x{height}"
-
-
-def _resolve_mismatches(
-    folders: Folders,
-    pairs: Sequence[Pair],
-    mismatched: Sequence[Pair],
-    on_mismatch: str,
-    sizes: dict[Path, tuple[int, int]],
-) -> tuple[Pair, ...]:
-    """The pairs to read; sizes that differ are an error, unless the prediction is resized or the pair skipped."""
-    if mismatched and on_mismatch == "error":
-        lines = (f"{p.pred} {_size_text(p.pred, sizes)}, mask {_size_text(p.gt, sizes)} (WxH)" for p in mismatched)
-        raise ShapeError(
-            f"{len(mismatched)} of {len(pairs)} predictions of {folders.method} on {folders.dataset} differ in size from "
-            f"their mask:\n{listing(lines)}\n"
-            "save them at the mask's size, or choose --on-mismatch resize-pred (bilinear, recorded) or --on-mismatch skip"
-        )
-    kept = [pair for pair in pairs if on_mismatch == "resize-pred" or pair not in set(mismatched)]
-    if not kept:
-        raise ShapeError(
-            f"all {len(pairs)} predictions of {folders.method} on {folders.dataset} differ in size from their mask; "
-            "nothing is left after --on-mismatch skip; --on-mismatch resize-pred would keep them"
-        )
-    return tuple(kept)

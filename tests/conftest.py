@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +34,27 @@ def calbench() -> Callable[..., Result]:
         return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
     return run
+
+
+@pytest.fixture
+def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Within this context, Ctrl-C comes after that many files."""
+    module = sys.modules["calbench.collect"]  # the package attribute of that name is the function
+    original = module.parallel_map
+
+    @contextmanager
+    def interrupt(n_files: int) -> Iterator[None]:
+        def interrupted(function: Any, tasks: Any, jobs: Any) -> Iterator[Any]:
+            for number, result in enumerate(original(function, tasks, jobs)):
+                if number == n_files:
+                    raise KeyboardInterrupt
+                yield result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "parallel_map", interrupted)
+            yield
+
+    return interrupt
 
 
 @pytest.fixture

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from calbench.errors import OptionError, RangeError
-from calbench.io.images import FORMATS, GreyImage
+from calbench.io.arrays import VOLUMES, extension, grey_from_array, read_array
+from calbench.io.images import FORMATS, GreyImage, read_grey
 from calbench.statistics.rows import Array
 
 Role = Literal["masks", "fields of view"]
@@ -48,7 +49,12 @@ class MaskCoding:
 
 
 def infer_coding(
-    paths: Sequence[Path], *, threshold: int | None = None, void_values: tuple[int, ...] = (), role: Role = "masks"
+    paths: Sequence[Path],
+    *,
+    threshold: int | None = None,
+    void_values: tuple[int, ...] = (),
+    role: Role = "masks",
+    key: str | None = None,
 ) -> MaskCoding:
     """Look at some masks of a folder and decide how it codes foreground.
 
@@ -57,11 +63,12 @@ def infer_coding(
     Args:
         threshold: given by the user; the folder is then not judged.
         role: what the files are, for messages.
+        key: array of `.npz` files.
     Raises:
         OptionError: a threshold or void value that is no byte.
         RangeError: only {0, 1, 255} occur, where 255 is likely void.
     """
-    for name, value in [("--gt-threshold", threshold), *(("--void-value", v) for v in void_values)]:
+    for name, value in [("--gt-threshold", threshold), *(("the void value", v) for v in void_values)]:
         if value is not None and not 0 <= value <= 255:
             raise OptionError(f"{name} is {value}; mask bytes are 0 to 255")
     spread = np.linspace(0, len(paths) - 1, min(SAMPLE, len(paths))).round().astype(int)
@@ -71,7 +78,7 @@ def infer_coding(
     for number, path in enumerate([*order, *(path for path in paths if path not in sampled)]):
         if number >= SAMPLE and any(values - {0} for _, values in found):
             break
-        image = read_mask(path)
+        image = read_mask(path, key)
         values = {int(value) for value in np.flatnonzero(np.bincount(image.levels.ravel(), minlength=256))}
         found.append((image.bits, values - set(void_values) if image.bits > 1 else values))
     values = set().union(*(each for _, each in found))
@@ -138,9 +145,14 @@ def verify_coding(coding: MaskCoding, folder: Path, files: CodedFiles, role: Rol
         )
 
 
-def read_mask(path: Path) -> GreyImage:
-    """A mask's bytes; coloured palettes give their indices."""
-    return FORMATS[path.suffix.lower()](path)
+def read_mask(path: Path, key: str | None = None) -> GreyImage:
+    """A mask's bytes; coloured palettes give their indices, the slices of a volume lie side by side."""
+    if extension(path) in FORMATS:
+        return read_grey(path)
+    stored = read_array(path, "mask", key)
+    if extension(path) in VOLUMES:
+        stored = replace(stored, array=stored.array.reshape(len(stored.array), -1))
+    return grey_from_array(stored, path)
 
 
 def ambiguous_coding(folder: Path, role: Role) -> RangeError:

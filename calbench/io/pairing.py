@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calbench.errors import InputError, OptionError, PairingError, listing, plural
+from calbench.io.arrays import VOLUMES, extension
 from calbench.io.images import FORMATS
 
+EXTENSIONS = (*FORMATS, ".npy", ".npz", *VOLUMES, ".csv", ".tsv")
+"""What calbench reads."""
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 GENERIC_FOLDERS = {"gt", "gts", "mask", "masks", "label", "labels", "groundtruth", "ground_truth", "annotations"}
 """Folder names that say what a folder holds, not which data set it is."""
@@ -22,19 +25,31 @@ class Pair:
 
     name: str
     pred: Path
-    gt: Path
+    gt: Path | None
     mask: Path | None = None
 
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of one method on one data set."""
+    """The folders (or single files) of one method on one data set.
+
+    Attributes:
+        dataset, method: their names.
+        pred, gt, mask: where predictions, ground truth and fields of view are; `gt` is None for out-of-distribution images.
+        ood: whether the images are out-of-distribution.
+    """
 
     dataset: str
     method: str
     pred: Path
-    gt: Path
+    gt: Path | None
     mask: Path | None = None
+    ood: bool = False
+
+    @property
+    def text(self) -> str:
+        """How messages name the pair of folders."""
+        return f"in {self.pred}" + (f" against {self.gt}" if self.gt not in (None, self.pred) else "")
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class Matching:
         Raises:
             PairingError: lists the first five offenders and their number.
         """
-        where = f"in {folders.pred} against {folders.gt}"
+        where = folders.text
         if self.doubled:
             raise PairingError(
                 f"{len(self.doubled)} files share their name with another {where}:\n{listing(map(str, self.doubled))}\n"
@@ -84,7 +99,7 @@ class Matching:
 
 def find_folders(
     pred: str,
-    gt: str,
+    gt: str | None,
     mask: str | None = None,
     *,
     methods: Sequence[str] = (),
@@ -94,13 +109,17 @@ def find_folders(
 
     Args:
         pred: folder of predictions, or a template with `{method}` and `{dataset}`.
-        gt: folder of masks, or a template with `{dataset}`.
+        gt: folder of masks, or a template with `{dataset}`; None where the files of predictions hold their labels.
         mask: folder of fields of view, or a template with `{dataset}`.
         methods, datasets: with a placeholder, which of the found names to keep; without, the name to give.
     Raises:
         InputError: an unknown placeholder, a folder that does not exist, or nothing found.
     """
-    _check_placeholders(pred, gt, mask)
+    _check_placeholders(
+        {"--pred": (pred, {"method", "dataset"}), "--gt": (gt, {"dataset"}), "--mask": (mask, {"dataset"})}
+    )
+    if gt is None:
+        return _self_contained(pred, methods, datasets), []
     pred_folders, gt_folders = expand(pred), expand(gt)
     for template, found in ((pred, pred_folders), (gt, gt_folders)):
         if not found:
@@ -110,7 +129,7 @@ def find_folders(
     gt_of = {names.get("dataset", ""): folder for names, folder in gt_folders}
     pred_of: dict[tuple[str, str], Path] = {}
     for names, folder in pred_folders:
-        method = names.get("method") or _given(methods, "method") or folder.resolve().name
+        method = names.get("method") or _given(methods, "method") or stem_of(folder.resolve())
         dataset = names.get("dataset") or _given(datasets, "dataset") or _single_dataset(gt_of)
         pred_of[dataset, method] = folder
     if "" in gt_of:
@@ -147,11 +166,54 @@ def find_folders(
     return complete, notes
 
 
+def _self_contained(pred: str, methods: Sequence[str], datasets: Sequence[str]) -> list[Folders]:
+    """Predictions whose files hold their labels, too: tables, and .npz with both."""
+    found = []
+    for names, path in expand(pred):
+        method = names.get("method") or _given(methods, "method") or stem_of(path.resolve())
+        parent = path.parent if path.is_file() or "method" in names else path
+        dataset = names.get("dataset") or _given(datasets, "dataset") or dataset_name(parent)
+        kept = (not methods or method in methods) and (not datasets or dataset in datasets)
+        found += [Folders(dataset, method, path, path)] * kept
+    if not found:
+        raise InputError(f"nothing matches {pred!r}; check the path and its {{method}}/{{dataset}} placeholders")
+    return sorted(found, key=lambda folders: (folders.dataset, folders.method))
+
+
+def find_outside(name: str, pred: str, gt: str | None, methods: Sequence[str]) -> tuple[list[Folders], list[str]]:
+    """The folders of an out-of-distribution set for each of these methods, and notes on methods that have none.
+
+    Args:
+        name: of the set.
+        pred: folder of predictions, or a template with `{method}`.
+        gt: folder of masks without foreground; None where there are none.
+        methods: those of the in-distribution predictions.
+    Raises:
+        OptionError: a folder without `{method}` for several methods.
+        InputError: no folder of any of the methods.
+    """
+    _check_placeholders({"--ood": (pred, {"method"}), "--ood-gt": (gt, set())})
+    if "{method}" not in pred and len(methods) > 1:
+        raise OptionError(
+            f"--ood {name}={pred} names one folder, but there are {len(methods)} methods ({', '.join(methods)}); "
+            "put {method} into it, or choose one by --method"
+        )
+    folder_of = {names.get("method", methods[0]): folder for names, folder in expand(pred)}
+    found = [
+        Folders(name, m, folder_of[m], None if gt is None else Path(gt), ood=True) for m in methods if m in folder_of
+    ]
+    if not found:
+        raise InputError(f"no folder of {', '.join(methods)} matches --ood {name}={pred}; check the path")
+    return found, [f"{m} has no predictions for {name}: it is left out there" for m in methods if m not in folder_of]
+
+
 def expand(template: str) -> list[tuple[dict[str, str], Path]]:
     """Folders that match a template, with the names that its placeholders took, sorted.
 
-    A placeholder matches within one path component, and the same placeholder the same text.
+    A placeholder matches within one path component, and the same placeholder the same text. A template that ends in the
+    extension of a readable format matches files.
     """
+    files = extension(Path(template)) in EXTENSIONS
     matches: list[tuple[dict[str, str], Path]] = [({}, Path(Path(template).anchor or "."))]
     path = Path(template)
     for part in path.parts[1:] if path.anchor else path.parts:
@@ -162,10 +224,12 @@ def expand(template: str) -> list[tuple[dict[str, str], Path]]:
         for names, folder in matches:
             pattern = _component_pattern(part, names)
             for child in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if child.is_dir() and not child.name.startswith(".") and (match := pattern.fullmatch(child.name)):
+                if child.name.startswith(".") or not (child.is_dir() or files):
+                    continue
+                if match := pattern.fullmatch(child.name):
                     grown.append((names | match.groupdict(), child))
         matches = grown
-    return [(names, folder) for names, folder in matches if folder.is_dir()]
+    return [(names, folder) for names, folder in matches if folder.is_dir() or (files and folder.is_file())]
 
 
 def match_files(folders: Folders, *, pred_suffix: str = "", gt_suffix: str = "") -> Matching:
@@ -176,7 +240,10 @@ def match_files(folders: Folders, *, pred_suffix: str = "", gt_suffix: str = "")
     Raises:
         InputError: a folder that does not exist or holds no image.
     """
-    preds, gts = image_files(folders.pred, pred_suffix), image_files(folders.gt, gt_suffix)
+    preds = image_files(folders.pred, pred_suffix)
+    gts = preds if folders.gt is None else image_files(folders.gt, gt_suffix)
+    if folders.pred.is_file() and folders.gt is not None and folders.gt.is_file():
+        gts = [(preds[0][0], folders.gt)]  # two single files belong together, whatever they are called
     masks = image_files(folders.mask, "") if folders.mask is not None else None
     sides = [preds, gts] if masks is None else [preds, gts, masks]
     flat = all(len({key.rsplit("/", 1)[-1] for key, _ in side}) == len(side) for side in sides)
@@ -191,7 +258,12 @@ def match_files(folders: Folders, *, pred_suffix: str = "", gt_suffix: str = "")
     mask_of = named[2] if masks is not None else None
     shared = sorted(pred_of.keys() & gt_of.keys())
     pairs = [
-        Pair(name, pred_of[name], gt_of[name], None if mask_of is None else mask_of[name])
+        Pair(
+            name,
+            pred_of[name],
+            None if folders.gt is None else gt_of[name],
+            None if mask_of is None else mask_of[name],
+        )
         for name in shared
         if mask_of is None or name in mask_of
     ]
@@ -200,7 +272,7 @@ def match_files(folders: Folders, *, pred_suffix: str = "", gt_suffix: str = "")
         tuple(pred_of[name] for name in sorted(pred_of.keys() - gt_of.keys())),
         tuple(gt_of[name] for name in sorted(gt_of.keys() - pred_of.keys())),
         tuple(gt_of[name] for name in shared if mask_of is not None and name not in mask_of),
-        tuple(sorted(doubled)),
+        tuple(sorted(set(doubled))),
     )
 
 
@@ -210,20 +282,33 @@ def image_files(folder: Path, suffix: str) -> list[tuple[str, Path]]:
     Raises:
         InputError: no such folder, or no image in it.
     """
-    if not folder.is_dir():
+    if folder.is_file():
+        files = [folder]
+    elif folder.is_dir():
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    else:
         raise InputError(f"{folder} is not a folder; check the path")
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
     images = [
-        (path.relative_to(folder).with_suffix("").as_posix().removesuffix(suffix), path)
+        ((path.relative_to(folder).parent / stem_of(path)).as_posix().removesuffix(suffix), path)
         for path in files
-        if path.suffix.lower() in FORMATS and path.stem.endswith(suffix)
+        if extension(path) in EXTENSIONS and stem_of(path).endswith(suffix)
     ]
     if not images:
         others = sorted({path.suffix.lower() or path.name for path in files})
         found = f"it holds {', '.join(others[:5])} files" if others else "it is empty"
         ending = f" whose name ends in {suffix!r}" if suffix else ""
-        raise InputError(f"no image{ending} in {folder}: {found}; calbench reads {', '.join(FORMATS)}")
+        raise InputError(f"no image{ending} in {folder}: {found}; calbench reads {', '.join(EXTENSIONS)}")
     return sorted(images)
+
+
+def stem_of(path: Path) -> str:
+    """The name without the extension of a readable format.
+
+    >>> stem_of(Path("case.nii.gz")), stem_of(Path("v1.2"))
+    ('case', 'v1.2')
+    """
+    ending = extension(path)
+    return path.name[: -len(ending)] if ending in EXTENSIONS else path.name
 
 
 def dataset_name(folder: Path) -> str:
@@ -249,14 +334,13 @@ def _component_pattern(part: str, names: Mapping[str, str]) -> re.Pattern[str]:
     return re.compile("".join(pieces) + re.escape(part[position:]))
 
 
-def _check_placeholders(pred: str, gt: str, mask: str | None) -> None:
-    allowed = {"--pred": (pred, {"method", "dataset"}), "--gt": (gt, {"dataset"}), "--mask": (mask or "", {"dataset"})}
+def _check_placeholders(allowed: Mapping[str, tuple[str | None, set[str]]]) -> None:
     for option, (template, known) in allowed.items():
-        unknown = set(PLACEHOLDER.findall(template)) - known
+        unknown = set(PLACEHOLDER.findall(template or "")) - known
         if unknown:
             raise OptionError(
                 f"{option} {template!r} has the placeholder {{{sorted(unknown)[0]}}}; it understands "
-                + " and ".join(f"{{{name}}}" for name in sorted(known))
+                + (" and ".join(f"{{{name}}}" for name in sorted(known)) or "none")
             )
 
 
