@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from calbench import __version__
-from calbench.errors import CalbenchError, InputError
+from calbench.errors import CalbenchError, InputError, plural
 from calbench.evaluate import TIES, Settings
 from calbench.metrics import METRICS
 from calbench.plan import CollectOptions
@@ -119,8 +119,10 @@ _CONFIG = [
                  help="TOML file of options (keys are option names); the command line wins."),
 ]  # fmt: skip
 _INPUT = [
-    click.option("--pred", metavar="DIR", help="Predictions: a folder, or a template with {method} and {dataset}."),
-    click.option("--gt", metavar="DIR", help="Ground truth: a folder, or a template with {dataset}."),
+    click.option("--pred", metavar="DIR",
+                 help="Predictions: a folder or file, or a template with {method} and {dataset}."),
+    click.option("--gt", metavar="DIR",
+                 help="Ground truth: a folder, or a template with {dataset}; none for tables and .npz files that hold both."),
     click.option("--mask", metavar="DIR", help="Field of view (folder or template): pixels outside are void."),
     click.option("--pred-suffix", default="", help="Ending of the prediction stems, removed before matching."),
     click.option("--gt-suffix", default="", help="Ending of the mask stems, removed before matching."),
@@ -132,10 +134,31 @@ _INPUT = [
                  help="Foreground is mask byte > N. Default: 128, or 0 where masks hold only 0 and 1."),
     click.option("--void-value", "void_values", type=int, multiple=True, metavar="N",
                  help="Mask byte that means void (repeatable); such pixels enter no metric."),
+    click.option("--ignore-index", "ignore_index", type=int, multiple=True, metavar="N",
+                 help="Label that means void (repeatable), as stored in the masks; 0 and -1 are legal."),
+    click.option("--reduce-zero-label", is_flag=True, help="Label 0 is void, and classes count from 1."),
+    click.option("--label-map", type=click.Path(dir_okay=False), metavar="FILE",
+                 help="JSON or two-column text: stored label -> class, or ignore."),
+    click.option("--input", type=click.Choice(["levels", "probabilities", "logits"]),
+                 help="What predictions hold. Default: inferred once a folder, and printed."),
+    click.option("--layout", type=click.Choice(["CHW", "HWC"], case_sensitive=False),
+                 help="Axes of predictions of several classes. Default: inferred once a folder."),
+    click.option("--num-classes", type=int, metavar="C", help="Classes of the predictions. Default: theirs."),
+    click.option("--npz-key", metavar="KEY", help="Array of .npz predictions. Default: data, probabilities, logits, ..."),
+    click.option("--gt-npz-key", metavar="KEY", help="Array of .npz masks. Default: label, ground_truth, gt, ..."),
     click.option("--on-mismatch", type=click.Choice(["error", "resize-pred", "skip"]), default="error", show_default=True,
                  help="When a prediction and its mask differ in size."),
     click.option("--on-missing", type=click.Choice(["error", "skip"]), default="error", show_default=True,
                  help="When a prediction or a mask has no partner."),
+]  # fmt: skip
+_PARTS = [
+    click.option("--regions", is_flag=True,
+                 help="Also boundary and interior of the objects, and quarters of the images by object size."),
+    click.option("--boundary-width", type=float, default=5.0, show_default=True, metavar="PX",
+                 help="Pixels this near to another class are boundary."),
+    click.option("--ood", multiple=True, metavar="NAME=DIR",
+                 help="Predictions on images with nothing to find, a folder or template with {method} (repeatable)."),
+    click.option("--ood-gt", multiple=True, metavar="NAME=DIR", help="Masks of such a set, for their void pixels only."),
 ]  # fmt: skip
 _NUMBERS = [
     click.option("--profile", type=click.Choice(list(PROFILES)), default="calbench", show_default=True,
@@ -145,6 +168,7 @@ _NUMBERS = [
     click.option("--bins", type=int, metavar="B", help="Equal-width or equal-mass bins. Default: the profile's (15)."),
     click.option("--ties", type=click.Choice(TIES), help="Tied pixels in equal-mass bins. Default: split in proportion."),
     click.option("--debias-bins", type=int, metavar="B", help="Cells of aslp_debias. Default: 100, as in the scripts."),
+    click.option("--batch", type=int, metavar="N", help="Images a batch of mbls_segmentation_ece. Default: 1."),
     click.option("--ci", type=float, default=0.95, show_default=True, help="Level of the intervals."),
     click.option("--n-boot", type=int, default=1000, show_default=True, help="Bootstrap replicates; 0 for no intervals."),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap."),
@@ -168,6 +192,7 @@ _OUTPUT = [
 @main.command("evaluate")
 @_options(
     _INPUT,
+    _PARTS,
     [click.option("--stats", type=click.Path(path_type=Path), metavar="FILE",
                   help="Evaluate the statistics of an earlier run instead of folders; no pixel is read.")],
     _OUTPUT,
@@ -185,16 +210,21 @@ def _evaluate(
     verbose: bool,
     **given: Any,
 ) -> None:
-    """Evaluate folders of 8-bit prediction maps against ground-truth masks.
+    """Evaluate folders of predictions against ground truth.
 
-    Calibration and saliency metrics with intervals that resample images, in one pass over the pixels. Every pair of every
-    method and data set is checked before the first pixel is counted. Memory: about 60 KB an image, whatever its size.
+    Binary maps (8-bit, 16-bit, float), probabilities or logits of several classes, and classification tables: PNG, TIFF,
+    .npy, .npz, NIfTI, CSV. Calibration, saliency and segmentation metrics with intervals that resample images, in one pass
+    over the pixels. Every pair of every method and data set is checked before the first pixel is counted. Memory: about
+    60 KB an image, whatever its size; 2 KB more for each class.
 
     \b
     Examples:
       calbench evaluate --pred preds/mynet --gt data/SOD/GT
       calbench evaluate --pred 'preds/{method}/{dataset}' --gt 'data/{dataset}/GT' -o results
       calbench evaluate --pred drive/pred/mynet --gt drive/gt --mask drive/fov --group-by '^(\\d+)_'
+      calbench evaluate --pred 'logits/{method}' --gt labels --ignore-index 255 --regions -o results
+      calbench evaluate --pred 'preds/{method}/SOD' --gt data/SOD/GT --ood 'textures=preds/{method}/DTD'
+      calbench evaluate --pred 'tables/{method}.csv'
       calbench evaluate --stats results/stats.npz --bins 30 -o results30
     """
     from calbench.collect import collect_folders
@@ -223,7 +253,7 @@ def _evaluate(
             settings=asdict(settings),
         )
     results = Results(run, settings)
-    with progress_bar("intervals", len(results.evaluators), enabled=not quiet) as advance:
+    with progress_bar("intervals", len(results.evaluators) + len(results.outside), enabled=not quiet) as advance:
         results.values(advance)
     for warning in results.warnings:
         say(warning)
@@ -231,12 +261,12 @@ def _evaluate(
     for line in brief_lines([finding for finding in results.findings if finding.severity in shown]):
         click.echo(line, err=True)
     if output is not None and partial is not None:
-        with progress_bar("diagrams", len(results.evaluators), enabled=not quiet) as advance:
+        with progress_bar("diagrams", len(run.combinations), enabled=not quiet) as advance:
             written = results.write(output, advance)
         partial.unlink(missing_ok=True)
         plots = sum(path.suffix == ".png" for path in written)
         names = ", ".join(path.name for path in written if path.suffix != ".png")
-        say(f"wrote {names} and {plots} diagrams in plots/ to {output}")
+        say(f"wrote {names} and {plural(plots, 'diagram')} in plots/ to {output}")
     if as_json:
         click.echo(json.dumps(results.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -290,7 +320,7 @@ def _metrics(profile: str | None, as_json: bool) -> None:
     names = PROFILES[profile].metrics if profile else tuple(METRICS)
     chosen = [METRICS[name] for name in names]
     if as_json:
-        keys = ("name", "average", "better", "definition", "source", "options")
+        keys = ("name", "average", "better", "definition", "source", "options", "needs")
         click.echo(json.dumps([{key: getattr(m, key) for key in keys} for m in chosen], indent=2, ensure_ascii=False))
         return
     for metric in chosen:
@@ -329,7 +359,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 def _settings(given: dict[str, Any]) -> Settings:
     """The settings that the options of `_NUMBERS` describe."""
-    options = {key: given[key] for key in ("bins", "ties", "debias_bins") if given[key] is not None}
+    options = {key: given[key] for key in ("bins", "ties", "debias_bins", "batch") if given[key] is not None}
     common = {key: given[key] for key in ("profile", "ci", "n_boot", "seed", "group_by")}
     return Settings(metrics=_names(given["metrics"]), exclude=_names(given["exclude"]) or (), options=options, **common)
 
@@ -350,11 +380,11 @@ def _refuse_with_stats() -> None:
 
 def _collect_options(given: dict[str, Any], settings: Settings | None) -> CollectOptions:
     """What to read; `settings` decide which scores must be computed on the way."""
-    if not given["pred"] or not given["gt"]:
+    if not given["pred"]:
         raise click.UsageError("say where the predictions and the masks are: --pred DIR --gt DIR")
     names = [parameter.name for parameter in click.get_current_context().command.params]
     fields = {name: given[name] for name in CollectOptions.__dataclass_fields__ if name in names}
-    needs = {"scores": settings.positional_scores, "raw_bytes": settings.raw_bytes} if settings else {"scores": ()}
+    needs = {"scores": settings.positional_scores, "extras": settings.extras} if settings else {"scores": ()}
     return CollectOptions(**fields, **needs)
 
 

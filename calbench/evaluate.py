@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from numbers import Integral
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,17 +23,20 @@ from calbench.intervals import (
 )
 from calbench.kernels import IMAGE_SCORES
 from calbench.metrics import METRICS, Metric
+from calbench.metrics.metric import Reader, Scope, levels
 from calbench.metrics.saliency import CURVES
 from calbench.profiles import DEFAULT_OPTIONS, Profile, home_of, profile_named
 from calbench.statistics import Statistics
 from calbench.statistics.histogram import LEVELS, Event
-from calbench.statistics.reliability import divide
-from calbench.statistics.rows import Array, pool
+from calbench.statistics.reliability import divide, equal_width
+from calbench.statistics.rows import Array, owner, pool
 
 TIES = ("split", "whole")
 MAX_BINS = 1000
 """The binning rule is verified for 8-bit levels up to here."""
+ENTROPY_BINS = 20
 _BLOCK = 256  # rows per step of per-image values: bounds the memory of equal-mass shares
+_FEW_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Settings:
         profile: name of the convention, see `calbench.profiles`.
         metrics: names to compute; None for all of the profile.
         exclude: names to leave out.
-        options: settings of the metrics (`bins`, `ties`, `debias_bins`); what is not given comes from the profile.
+        options: settings of the metrics (`bins`, `ties`, `debias_bins`, `batch`); what is not given comes from the profile.
         ci: level of the intervals, in (0, 1).
         n_boot: bootstrap replicates, at least 2 / (1 − ci); 0 for no intervals.
         seed: of the bootstrap.
@@ -82,7 +86,9 @@ class Settings:
         for name, value in self.options.items():
             if name == "ties" and value not in TIES:
                 raise UnknownName("tie rule", str(value), TIES)
-            if name != "ties" and not (_is_whole(value) and 1 <= value <= MAX_BINS):
+            if name == "batch" and not (_is_whole(value) and value >= 1):
+                raise OptionError(f"batch is {value!r}; it is a number of images, at least 1")
+            if name.endswith("bins") and not (_is_whole(value) and 1 <= value <= MAX_BINS):
                 raise OptionError(f"{name} is {value!r}; it is a number of bins, 1 to {MAX_BINS}")
 
     @cached_property
@@ -102,9 +108,9 @@ class Settings:
         return tuple(name for name in IMAGE_SCORES if name in {metric.name for metric in self.chosen})
 
     @property
-    def raw_bytes(self) -> bool:
-        """Whether raw mask bytes must be looked at while pixels are read."""
-        return any(metric.name.startswith("aslp_") for metric in self.chosen)
+    def extras(self) -> tuple[str, ...]:
+        """What must be collected beyond what every run collects, by the profile that needs it."""
+        return tuple(sorted({metric.reads.extra for metric in self.chosen if metric.reads.extra}))
 
     def options_of(self, metric: Metric) -> dict[str, Any]:
         """The options of one metric: given ones, else those of the profile, or of the metric's own profile."""
@@ -150,19 +156,61 @@ class ReliabilityBin:
     high: float
 
 
+@dataclass(frozen=True)
+class EntropyBin:
+    """One bin of the histogram of predictive entropy: edges in nats, and pixels."""
+
+    bin: int
+    low_edge: float
+    high_edge: float
+    n: int
+
+
 class Evaluator:
     """The numbers of one method on one data set; pooled, grouped and resampled statistics are computed once and shared."""
 
-    def __init__(self, statistics: Statistics, settings: Settings) -> None:
+    def __init__(self, statistics: Statistics, settings: Settings, scope: Scope = "id") -> None:
         self.statistics = statistics
         self.settings = settings
-        self._views: dict[tuple[int, Callable[..., Any]], Any] = {}
-        self._residuals: dict[Callable[..., Any], ResampledResiduals] = {}
+        self.scope = scope
+        self._views: dict[tuple[str, Reader], Any] = {}
+        self._residuals: dict[Reader, ResampledResiduals] = {}
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The chosen metrics that these rows can give."""
+        return tuple(
+            metric
+            for metric in self.settings.chosen
+            if metric.scope == self.scope and metric.reads.available(self.statistics)
+        )
+
+    @property
+    def has_images(self) -> bool:
+        """Whether rows are images, rather than groups of the samples of a table."""
+        return "samples" not in self.statistics.conventions
+
+    @property
+    def unit(self) -> str:
+        """What is resampled, for people."""
+        if not self.has_images:
+            return "groups of samples"
+        if self.settings.group_by is not None:
+            return "groups of images"
+        return "volumes" if "volumes" in self.statistics.conventions else "images"
 
     @cached_property
     def unit_of_row(self) -> Array:
         """The resampling unit of each image, `(rows,)`."""
-        return resampling_units(self.statistics.names, self.settings.group_by)
+        names = self.statistics.names
+        if self.statistics.conventions.get("volumes") and self.settings.group_by is None:
+            return resampling_units([owner(name) for name in names], ".*")
+        try:
+            return resampling_units(names, self.settings.group_by)
+        except InputError:
+            if self.scope == "id":
+                raise
+            return np.arange(len(names))  # the pattern is of the data sets; other images stand for themselves
 
     @cached_property
     def n_units(self) -> int:
@@ -171,8 +219,9 @@ class Evaluator:
 
     @cached_property
     def unit_weights(self) -> Array:
-        """Bootstrap weights of the units, `(n_boot, units)`."""
-        return _weights(self.n_units, self.settings.n_boot, self.settings.seed)
+        """Bootstrap weights of the units, `(n_boot, units)`; those of out-of-distribution sets are independent."""
+        seed = (self.settings.seed,) if self.scope == "id" else (self.settings.seed, 1)
+        return _weights(self.n_units, self.settings.n_boot, seed)
 
     @cached_property
     def pooled(self) -> Statistics:
@@ -182,29 +231,27 @@ class Evaluator:
     @cached_property
     def units(self) -> Statistics:
         """One row a resampling unit."""
-        if self.settings.group_by is None:
+        if self.n_units == len(self.statistics.names):
             return self.statistics
         return self.statistics.grouped(self.unit_of_row, self.n_units)
 
-    @cached_property
-    def replicates(self) -> Statistics:
-        """Pooled counts of every bootstrap replicate."""
-        return self.units.total(self.unit_weights)
-
     def values(self) -> list[Value]:
-        """Every chosen metric, pooled metrics also as mean over images."""
+        """Every metric, pooled metrics also as mean over images, class-wise ones also for each class."""
         results = []
-        for metric in self.settings.chosen:
+        for metric in self.metrics:
             if metric.average == "pixels":
                 results.append(self.pooled_value(metric))
-            if metric.average == "images" or metric.per_image:
+            over_images = self.has_images and (metric.average == "images" or metric.per_image)
+            if over_images:
                 results.append(self._mean_value(metric))
+            if metric.by_class is not None:
+                results += self._class_values(metric, over_images)
         return results
 
     def per_image(self) -> dict[str, Array]:
         """One column a metric, `(rows,)`."""
         columns = {}
-        for metric in self.settings.chosen:
+        for metric in self.metrics:
             if metric.per_image:
                 values = self._image_values[self._key(metric)]
                 columns[metric.name] = values if metric.summary is None else metric.summary(values)
@@ -213,7 +260,7 @@ class Evaluator:
     @property
     def n_pixels(self) -> Array:
         """Valid pixels of each image, `(rows,)`."""
-        return np.asarray(self.statistics.histogram.counts.sum((-2, -1)))
+        return self.statistics.n_pixels
 
     def reliability(self, event: Event) -> list[ReliabilityBin]:
         """The bins of the profile's reliability diagram of an event; accuracy limits resample images.
@@ -222,11 +269,11 @@ class Evaluator:
         """
         metric = METRICS[self.settings.convention.diagrams[event]]
         bins = self.settings.options_of(metric)["bins"]
-        pooled = self._view(self.pooled, metric).binned(bins)
-        hit = (self._view(self.units, metric).binned(bins).count > 0).sum(0)
+        pooled = self._view("pooled", metric.reads).binned(bins)
+        hit = (self._view("units", metric.reads).binned(bins).count > 0).sum(0)
         accuracy, confidence = divide(pooled.correct, pooled.count), divide(pooled.confidence, pooled.count)
         if self.settings.n_boot:
-            drawn = self._view(self.replicates, metric).binned(bins)
+            drawn = self._view("replicates", metric.reads).binned(bins)
             replicates = divide(drawn.correct, drawn.count)
         rows = []
         for b in range(bins):
@@ -244,54 +291,126 @@ class Evaluator:
         return rows
 
     def diagrams(self) -> dict[Event, tuple[list[ReliabilityBin], Value]]:
-        """For each event of the profile, the bins of its reliability diagram and the error they add up to."""
+        """For each event of the profile that these rows have, the bins of its diagram and the error they add up to."""
         return {
             event: (self.reliability(event), self.pooled_value(METRICS[name]))
             for event, name in self.settings.convention.diagrams.items()
+            if METRICS[name].reads.available(self.statistics)
         }
 
+    def entropy_histogram(self) -> list[EntropyBin]:
+        """Pixels by predictive entropy, in 20 equal bins from 0 to ln(classes)."""
+        unsure = self.pooled.uncertainty()
+        if unsure is None:
+            return []
+        counts = unsure.entropy @ equal_width(unsure.entropy_score, ENTROPY_BINS)
+        edges = np.log(unsure.classes) * np.arange(ENTROPY_BINS + 1) / ENTROPY_BINS
+        return [EntropyBin(b, float(edges[b]), float(edges[b + 1]), int(n)) for b, n in enumerate(counts)]
+
     def curves(self) -> dict[str, Array]:
-        """Curves of the saliency metrics, means over the images, `(256,)`, by threshold 0 to 255."""
+        """Curves of the saliency metrics, means over the images, `(256,)`, by threshold 0 to 255; none without maps."""
+        if not levels.available(self.statistics):
+            return {}
         totals = {name: np.zeros(LEVELS) for name in CURVES}
         counted = 0
         for start in range(0, len(self.statistics.names), _BLOCK):
-            block = self.statistics.histogram.select(slice(start, start + _BLOCK))
+            block = levels(self.statistics).select(slice(start, start + _BLOCK))
             values = {name: curve(block) for name, curve in CURVES.items()}
             defined = _defined(values["f"])
             counted += int(defined.sum())
             totals = {name: totals[name] + values[name][defined].sum(0) for name in CURVES}
         return {name: divide(total, np.array(counted)) for name, total in totals.items()}
 
-    def _view(self, statistics: Statistics, metric: Metric) -> Any:
-        key = (id(statistics), metric.reads)
+    def _view(self, of: Literal["pooled", "units", "images", "replicates"], reads: Reader) -> Any:
+        """What a metric reads, of the pooled, grouped, single or resampled images."""
+        key = (of, reads)
         if key not in self._views:
-            self._views[key] = metric.reads(statistics)
+            if of == "replicates":
+                self._views[key] = _resampled_view(self._view("units", reads), self.unit_weights)
+            else:
+                self._views[key] = reads({"pooled": self.pooled, "units": self.units, "images": self.statistics}[of])
         return self._views[key]
 
     def pooled_value(self, metric: Metric) -> Value:
         """A metric of all pixels together, with its interval."""
         options = self.settings.options_of(metric)
-        pooled = self._view(self.pooled, metric)
-        value = float(metric.function(self._view(self.units, metric) if metric.needs_images else pooled, **options))
+        view = self._view(metric.rows, metric.reads)
+        value = float(metric.function(view, **options))
         interval = NO_INTERVAL
         if metric.interval and self.settings.n_boot and self.n_units:
             if metric.norm is not None:
                 if np.isfinite(value):
-                    norm = metric.norm(pooled, **options)
-                    interval = norm_interval(norm, self._resampled(metric), self.settings.ci)
+                    norm = metric.norm(self._view("pooled", metric.reads), **options)
+                    interval = norm_interval(norm, self._resampled(metric.reads), self.settings.ci)
             else:
-                drawn = metric.function(self._view(self.replicates, metric), **options)
+                drawn = metric.function(self._view("replicates", metric.reads), **options)
+                if metric.inflated and np.isfinite(value):
+                    drawn = drawn - 2 * (np.nanmean(drawn) - value)
                 interval = percentile_interval(value, drawn, self.n_units, self.settings.ci, metric.bounds)
-        details = metric.details(self._view(self.units, metric) if metric.needs_images else pooled, **options) \
-            if metric.details and np.isfinite(value) else {}  # fmt: skip
+        details = metric.details(view, **options) if metric.details and np.isfinite(value) else {}
         return self._value(metric, "pixels", value, interval, int((self.n_pixels == 0).sum()), details)
 
-    def _resampled(self, metric: Metric) -> ResampledResiduals:
+    def _resampled(self, reads: Reader) -> ResampledResiduals:
         """The residuals that a metric reads, resampled; metrics that read the same share them."""
-        if metric.reads not in self._residuals:
-            units = self._view(self.units, metric)
-            self._residuals[metric.reads] = ResampledResiduals(units.residual, units.count.sum(-1), self.unit_weights)
-        return self._residuals[metric.reads]
+        if reads not in self._residuals:
+            units = self._view("units", reads)
+            count = units.count.sum(-1)
+            count = count[:, 0] if count.ndim > 1 else count  # every class counts every pixel
+            self._residuals[reads] = ResampledResiduals(units.residual, count, self.unit_weights)
+        return self._residuals[reads]
+
+    def _class_values(self, metric: Metric, over_images: bool) -> list[Value]:
+        """The values of each class, pooled and as mean over the images that have one."""
+        assert metric.by_class is not None
+        options = self.settings.options_of(metric)
+        boot = metric.interval and self.settings.n_boot > 0 and self.n_units > 0
+        values = metric.by_class(self._view("pooled", metric.reads), **options)
+        intervals = [NO_INTERVAL] * len(values)
+        if boot and metric.class_norm is not None:
+            pooled, resampled = self._view("pooled", metric.reads), self._resampled(metric.reads)
+            intervals = [
+                norm_interval(metric.class_norm(pooled, k, **options), resampled.of_class(k), self.settings.ci)
+                if np.isfinite(value)
+                else NO_INTERVAL
+                for k, value in enumerate(values)
+            ]
+        elif boot:
+            drawn = metric.by_class(self._view("replicates", metric.reads), **options)
+            intervals = [
+                percentile_interval(float(value), drawn[:, k], self.n_units, self.settings.ci, metric.bounds)
+                for k, value in enumerate(values)
+            ]
+        void = int((self.n_pixels == 0).sum())
+        results = [
+            self._value(metric, "pixels", float(value), interval, void, {"class": k}, {"class": k})
+            for k, (value, interval) in enumerate(zip(values, intervals, strict=True))
+        ]
+        if over_images:
+            results += self._class_means(metric, options, boot)
+        return results
+
+    def _class_means(self, metric: Metric, options: Mapping[str, Any], boot: bool) -> list[Value]:
+        """Means over images of the values of each class; images without the class are left out."""
+        assert metric.by_class is not None
+        values = np.concatenate(
+            [metric.by_class(metric.reads(block), **options) for block in self._blocks()]
+        )  # (rows, classes)
+        defined = np.isfinite(values)
+        n = defined.sum(0)
+        means = divide(np.where(defined, values, 0).sum(0), n)
+        drawn = np.full((1, len(n)), np.nan)
+        if boot:
+            weights = self.unit_weights[:, self.unit_of_row]
+            drawn = divide(pool(np.where(defined, values, 0), weights), pool(defined, weights))
+        results = []
+        for k, value in enumerate(means):
+            interval = NO_INTERVAL
+            if boot:
+                n_units = len(np.unique(self.unit_of_row[defined[:, k]]))
+                interval = percentile_interval(float(value), drawn[:, k], n_units, self.settings.ci, metric.bounds)
+            undefined = len(values) - int(n[k])
+            results.append(self._value(metric, "images", float(value), interval, undefined, {"class": k}, {"class": k}))
+        return results
 
     def _mean_value(self, metric: Metric) -> Value:
         values = self._image_values[self._key(metric)]
@@ -314,14 +433,20 @@ class Evaluator:
     @cached_property
     def _image_values(self) -> dict[tuple[Any, ...], Array]:
         """The functions of the chosen metrics on each image, `(rows, ...)`, a block of rows at a time."""
-        metrics = {self._key(metric): metric for metric in self.settings.chosen if not metric.needs_images}
+        metrics = {self._key(metric): metric for metric in self.metrics if metric.per_image}
         parts: dict[tuple[Any, ...], list[Array]] = {key: [] for key in metrics}
-        for start in range(0, len(self.statistics.names), _BLOCK):
-            block = self.statistics.select(slice(start, start + _BLOCK))
+        for block in self._blocks():
             views = {reads: reads(block) for reads in {metric.reads for metric in metrics.values()}}
             for key, metric in metrics.items():
                 parts[key].append(metric.function(views[metric.reads], **self.settings.options_of(metric)))
         return {key: np.concatenate(arrays) for key, arrays in parts.items()}
+
+    def _blocks(self) -> Iterator[Statistics]:
+        """The rows, some at a time: fewer where each holds cells of many classes."""
+        classes = self.statistics.classes
+        size = _BLOCK if classes is None else max(1, _BLOCK * _FEW_CLASSES // max(classes.count.shape[1], _FEW_CLASSES))
+        for start in range(0, len(self.statistics.names), size):
+            yield self.statistics.select(slice(start, start + size))
 
     @cached_property
     def _replicate_means(self) -> dict[tuple[Any, ...], Array]:
@@ -344,11 +469,21 @@ class Evaluator:
         }
 
     def _value(
-        self, metric: Metric, average: str, value: float, interval: Interval, undefined: int, details: Mapping[str, Any]
+        self,
+        metric: Metric,
+        average: str,
+        value: float,
+        interval: Interval,
+        undefined: int,
+        details: Mapping[str, Any],
+        more_options: Mapping[str, Any] = MappingProxyType({}),
     ) -> Value:
+        stated = metric.conventions(self._view("pooled", metric.reads)) if metric.conventions else {}
+        if metric.average == "images" and self.statistics.exact_histogram is None:
+            stated = {"levels": "rounded"}  # saliency metrics of float maps read their 8-bit copy
         return Value(
             metric.name,
-            option_text(self.settings.options_of(metric)),
+            option_text({**self.settings.options_of(metric), **stated, **more_options}),
             average,
             value,
             interval.low,
@@ -360,6 +495,11 @@ class Evaluator:
             int(self.n_pixels.sum()),
             details,
         )
+
+
+def _resampled_view(view: Any, weights: Array) -> Any:
+    """The pooled statistic of each bootstrap replicate, of one statistic or of several that belong together."""
+    return tuple(part.total(weights) for part in view) if isinstance(view, tuple) else view.total(weights)
 
 
 def _is_whole(number: Any) -> bool:
@@ -407,5 +547,5 @@ def resampling_units(names: Sequence[str], group_by: str | None) -> Array:
 
 
 @lru_cache(maxsize=4)
-def _weights(n_units: int, n_boot: int, seed: int) -> Array:
+def _weights(n_units: int, n_boot: int, seed: tuple[int, ...]) -> Array:
     return resampling_weights(n_units, n_boot, seed)

@@ -6,31 +6,33 @@ import json
 import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from calbench.collect import collect
-from calbench.errors import OptionError
+from calbench.errors import InputError, OptionError
 from calbench.evaluate import Evaluator, ReliabilityBin, Settings, Value
 from calbench.findings import Finding, check_run
 from calbench.intervals import FEW_UNITS, MIN_UNITS
 from calbench.io.files import atomic, safe_name, write_text
 from calbench.io.sample import Sample
 from calbench.metrics import METRICS
+from calbench.ood import Separation
 from calbench.statistics import Run, Statistics
+from calbench.statistics.bundle import ALL
 from calbench.statistics.histogram import Event
+from calbench.statistics.reliability import divide
 from calbench.statistics.storage import load_run, save_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-REGION = "all"
 CALIBRATOR = "none"
 
 SUMMARY_COLUMNS = (
@@ -41,7 +43,19 @@ RELIABILITY_COLUMNS = (
     "dataset", "method", "calibrator", "region", "event", "bin", "low_edge", "high_edge", "n", "confidence", "accuracy",
     "low", "high",
 )  # fmt: skip
-FILES = ("summary.json", "summary.csv", "per_image.csv", "reliability.csv", "curves.csv", "stats.npz")
+ENTROPY_COLUMNS = ("dataset", "method", "calibrator", "region", "bin", "low_edge", "high_edge", "n")
+FILES = (
+    "summary.json", "summary.csv", "per_image.csv", "per_class.csv", "reliability.csv", "curves.csv", "entropy.csv",
+    "stats.npz",
+)  # fmt: skip
+
+
+class Key(NamedTuple):
+    """What a set of numbers is of."""
+
+    dataset: str
+    method: str
+    region: str = ALL
 
 
 class Results:
@@ -50,22 +64,52 @@ class Results:
     Attributes:
         run: the statistics.
         settings: how they become numbers.
-        evaluators: one for each (dataset, method).
+        evaluators: one for each data set, method and region.
+        outside: one for each out-of-distribution set and method.
+    Raises:
+        InputError: none of the rows can give a metric that was asked for by name, or any of the profile.
     """
 
     def __init__(self, run: Run, settings: Settings) -> None:
         self.run = run
         self.settings = settings
-        self.evaluators = {key: Evaluator(statistics, settings) for key, statistics in run.combinations.items()}
-        self._values: dict[tuple[str, str], list[Value]] = {}
+        self.evaluators = {
+            Key(dataset, method, region): Evaluator(part, settings)
+            for (dataset, method), statistics in run.combinations.items()
+            for region, part in parts_of(statistics).items()
+        }
+        self.outside = {Key(*key): Evaluator(statistics, settings, "ood") for key, statistics in run.ood.items()}
+        self._values: dict[Key, list[Value]] = {}
+        self._refuse_what_none_can_give()
 
-    def values(self, advance: Callable[[], None] = lambda: None) -> dict[tuple[str, str], list[Value]]:
-        """The values of each (dataset, method); `advance` is called after each that is computed."""
-        for key, evaluator in self.evaluators.items():
+    def _refuse_what_none_can_give(self) -> None:
+        given = {metric.name for e in (*self.evaluators.values(), *self.outside.values()) for metric in e.metrics}
+        if self.outside:
+            given |= {metric.name for metric in self.settings.chosen if metric.scope == "id-ood"}
+        missing = [metric for metric in self.settings.chosen if metric.name not in given]
+        if missing and (self.settings.metrics is not None or not given):
+            raise InputError(
+                f"{', '.join(metric.name for metric in missing[:5])} cannot be computed from these predictions: "
+                f"{missing[0].name} needs {missing[0].needs}"
+            )
+
+    def values(self, advance: Callable[[], None] = lambda: None) -> dict[Key, list[Value]]:
+        """The values of each data set, method and region; `advance` is called after each that is computed."""
+        for key, evaluator in (self.evaluators | self.outside).items():
             if key not in self._values:
-                self._values[key] = evaluator.values()
+                values = evaluator.values()
+                if key in self.outside:
+                    values += [value for separation in self._separations(key) for value in separation.values()]
+                self._values[key] = values
                 advance()
         return self._values
+
+    def _separations(self, key: Key) -> Iterator[Separation]:
+        """An out-of-distribution set against each data set of the same method."""
+        insides = [k for k in self.evaluators if k.method == key.method and k.region == ALL]
+        for inside in insides:
+            label = {"id": inside.dataset} if len(insides) > 1 else None
+            yield Separation(self.evaluators[inside], self.outside[key], self.settings, label)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -77,21 +121,49 @@ class Results:
 
     @cached_property
     def per_image(self) -> pd.DataFrame:
-        """One row an image: `dataset, method, image, n_pixels` and one column a metric."""
+        """One row an image: `dataset, method, region, image, n_pixels` and one column a metric; none for tables."""
         import pandas as pd
 
         tables = [
-            pd.DataFrame(
-                {"dataset": dataset, "method": method, "image": list(e.statistics.names), "n_pixels": e.n_pixels}
-                | e.per_image()
-            )
-            for (dataset, method), e in self.evaluators.items()
+            pd.DataFrame({**key._asdict(), "image": list(e.statistics.names), "n_pixels": e.n_pixels} | e.per_image())
+            for key, e in (self.evaluators | self.outside).items()
+            if e.has_images
         ]
+        if not tables:
+            return pd.DataFrame(columns=[*Key._fields, "image", "n_pixels"])
         return pd.concat(tables, ignore_index=True)
 
     @cached_property
-    def diagrams(self) -> dict[tuple[str, str], dict[Event, tuple[list[ReliabilityBin], Value]]]:
-        """For each (dataset, method) and event, the reliability bins and the error they add up to."""
+    def per_class(self) -> pd.DataFrame:
+        """One row a class: its identity, its pixels in mask and prediction, and one column a class-wise metric."""
+        import pandas as pd
+
+        rows = []
+        for key, evaluator in self.evaluators.items():
+            counts = evaluator.pooled.class_counts()
+            if counts is None:
+                continue
+            columns: dict[int, dict[str, float]] = {k: {} for k in range(len(counts.target))}
+            for value in self.values()[key]:
+                if "class" in value.details and value.average == "pixels":
+                    columns[value.details["class"]][value.metric] = value.value
+            rows += [
+                {
+                    **_identity(key),
+                    "class": k,
+                    "n_target": int(counts.target[k]),
+                    "n_predicted": int(counts.predicted[k]),
+                }
+                | column
+                for k, column in columns.items()
+            ]
+        return pd.DataFrame(
+            rows, columns=None if rows else [*_identity(Key("", "")), "class", "n_target", "n_predicted"]
+        )
+
+    @cached_property
+    def diagrams(self) -> dict[Key, dict[Event, tuple[list[ReliabilityBin], Value]]]:
+        """For each data set, method and region, and each event, the reliability bins and the error they add up to."""
         return {key: evaluator.diagrams() for key, evaluator in self.evaluators.items()}
 
     @cached_property
@@ -100,7 +172,7 @@ class Results:
         import pandas as pd
 
         rows = [
-            _identity(*key) | asdict(bin_)
+            _identity(key) | asdict(bin_)
             for key, events in self.diagrams.items()
             for bins, _ in events.values()
             for bin_ in bins
@@ -108,17 +180,29 @@ class Results:
         return pd.DataFrame(rows, columns=list(RELIABILITY_COLUMNS))
 
     @cached_property
+    def entropy(self) -> pd.DataFrame:
+        """One row a bin of the histogram of predictive entropy: the columns of `entropy.csv`, edges in nats."""
+        import pandas as pd
+
+        rows = [
+            _identity(key) | asdict(bin_)
+            for key, evaluator in (self.evaluators | self.outside).items()
+            for bin_ in evaluator.entropy_histogram()
+        ]
+        return pd.DataFrame(rows, columns=list(ENTROPY_COLUMNS))
+
+    @cached_property
     def curves(self) -> pd.DataFrame:
-        """Mean saliency curves: `dataset, method, curve, threshold, value`, thresholds 0 to 255 on the stretched map."""
+        """Mean saliency curves: their `curve` and `value` by `threshold`, 0 to 255 on the stretched map."""
         import pandas as pd
 
         tables = [
-            pd.DataFrame(
-                {"dataset": dataset, "method": method, "curve": name, "threshold": range(len(values)), "value": values}
-            )
-            for (dataset, method), evaluator in self.evaluators.items()
+            pd.DataFrame({**key._asdict(), "curve": name, "threshold": range(len(values)), "value": values})
+            for key, evaluator in self.evaluators.items()
             for name, values in evaluator.curves().items()
         ]
+        if not tables:
+            return pd.DataFrame(columns=[*Key._fields, "curve", "threshold", "value"])
         return pd.concat(tables, ignore_index=True)
 
     @cached_property
@@ -131,12 +215,12 @@ class Results:
         """What to know about the intervals: few resampling units make them short, very few none."""
         if not self.settings.n_boot:
             return []
-        unit = "images" if self.settings.group_by is None else "groups of images"
-        sizes: dict[tuple[str, int], list[str]] = {}
-        for (dataset, method), evaluator in self.evaluators.items():
-            sizes.setdefault((dataset, evaluator.n_units), []).append(method)
+        sizes: dict[tuple[str, int, str], list[str]] = {}
+        for key, evaluator in (self.evaluators | self.outside).items():
+            if key.region == ALL:
+                sizes.setdefault((key.dataset, evaluator.n_units, evaluator.unit), []).append(key.method)
         lines = []
-        for (dataset, n), methods in sizes.items():
+        for (dataset, n, unit), methods in sizes.items():
             where = f"{', '.join(methods)} on {dataset}"
             if n < MIN_UNITS:
                 lines.append(f"{where}: no intervals, {n} {unit} are too few to resample (at least {MIN_UNITS})")
@@ -157,7 +241,7 @@ class Results:
             "notes": [*self.run.notes, *self.warnings],
             "combinations": [
                 {"dataset": dataset, "method": method, "conventions": dict(statistics.conventions)}
-                for (dataset, method), statistics in self.run.combinations.items()
+                for (dataset, method), statistics in [*self.run.combinations.items(), *self.run.ood.items()]
             ],
             "definitions": {metric.name: _definition(metric.name) for metric in self.settings.chosen},
             "interval": (
@@ -180,8 +264,10 @@ class Results:
         for name, table in (
             ("summary.csv", self.summary[list(SUMMARY_COLUMNS)]),
             ("per_image.csv", self.per_image),
+            ("per_class.csv", self.per_class),
             ("reliability.csv", self.reliability),
             ("curves.csv", self.curves),
+            ("entropy.csv", self.entropy),
         ):
             with atomic(folder / name) as temporary:
                 table.to_csv(temporary, index=False, lineterminator="\n")
@@ -195,7 +281,9 @@ class Results:
         from calbench.report.figures import save_reliability_diagram
 
         taken: set[str] = set()
-        for (dataset, method), events in self.diagrams.items():
+        for (dataset, method, region), events in self.diagrams.items():
+            if region != ALL:
+                continue
             stem = plain = f"reliability_{safe_name(dataset)}_{safe_name(method)}"
             number = 1
             while stem.lower() in taken:  # names may differ only in what a file name cannot hold
@@ -207,9 +295,28 @@ class Results:
             advance()
             yield path
 
-    def _records(self, key: tuple[str, str]) -> Iterator[dict[str, Any]]:
+    def _records(self, key: Key) -> Iterator[dict[str, Any]]:
         for value in self.values()[key]:
-            yield _identity(*key) | asdict(value)
+            yield _identity(key) | asdict(value)
+
+
+def parts_of(statistics: Statistics) -> dict[str, Statistics]:
+    """The whole images, then their regions; binary maps have the quarters of the images by size of their foreground, too.
+
+    `size_q1` holds the images with the smallest share of foreground; images without foreground are in none.
+    """
+    parts = {ALL: statistics, **statistics.regions}
+    counts = statistics.class_counts()
+    if statistics.regions and counts is not None and statistics.reliability("foreground") is not None:
+        share = divide(counts.target[:, 1], counts.target.sum(1))
+        filled = np.flatnonzero(counts.target[:, 1] > 0)
+        if len(filled):
+            quarter = np.searchsorted(np.quantile(share[filled], (0.25, 0.5, 0.75)), share[filled], side="left")
+            for q in range(4):
+                if (quarter == q).any():
+                    name = f"size_q{q + 1}"
+                    parts[name] = replace(statistics.select(filled[quarter == q]), regions={}, region=name)
+    return parts
 
 
 def evaluate(
@@ -223,6 +330,7 @@ def evaluate(
     bins: int | None = None,
     ties: str | None = None,
     debias_bins: int | None = None,
+    batch: int | None = None,
     ci: float = 0.95,
     n_boot: int = 1000,
     seed: int = 0,
@@ -239,7 +347,7 @@ def evaluate(
         profile: convention, see `calbench.PROFILES`.
         metrics: names to compute, None for all of the profile; see `calbench.METRICS`.
         exclude: names to leave out.
-        bins, ties, debias_bins: options of the metrics; None takes the profile's.
+        bins, ties, debias_bins, batch: options of the metrics; None takes the profile's.
         ci, n_boot, seed, group_by: of the intervals, see `Settings`.
         jobs: worker processes for folders.
     Returns:
@@ -254,7 +362,7 @@ def evaluate(
     >>> float(evaluate([image], metrics="accuracy")["value"][0])
     1.0
     """
-    given = {"bins": bins, "ties": ties, "debias_bins": debias_bins}
+    given = {"bins": bins, "ties": ties, "debias_bins": debias_bins, "batch": batch}
     chosen = {key: value for key, value in given.items() if value is not None}
     names = (metrics,) if isinstance(metrics, str) else metrics
     left_out = (exclude,) if isinstance(exclude, str) else tuple(exclude)
@@ -266,11 +374,9 @@ def evaluate(
             )
         run = _as_run(source)
     else:
-        if settings.raw_bytes and source is not None:
-            raise OptionError("the ASLP numbers need folders, by pred= and gt=: samples hold no raw mask bytes")
-        if settings.raw_bytes:
-            options["raw_bytes"] = True
-        run = collect(source, pred=pred, gt=gt, jobs=jobs, scores=settings.positional_scores, **options)
+        run = collect(
+            source, pred=pred, gt=gt, jobs=jobs, scores=settings.positional_scores, extras=settings.extras, **options
+        )
     return Results(run, settings).summary
 
 
@@ -280,8 +386,8 @@ def _as_run(source: Run | Statistics | str | Path) -> Run:
     return Run({("dataset", "method"): source}) if isinstance(source, Statistics) else load_run(source)
 
 
-def _identity(dataset: str, method: str) -> dict[str, str]:
-    return {"dataset": dataset, "method": method, "calibrator": CALIBRATOR, "region": REGION}
+def _identity(key: Key) -> dict[str, str]:
+    return {"dataset": key.dataset, "method": key.method, "calibrator": CALIBRATOR, "region": key.region}
 
 
 def _definition(name: str) -> dict[str, Any]:

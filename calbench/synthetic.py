@@ -334,7 +334,7 @@ def write_demo(
         name = f"{drawn[0].name}.png"
         Image.fromarray(np.where(drawn[0].target, 255, 0).astype(np.uint8)).save(gt / name)
         for target, sample in zip(preds.values(), drawn, strict=True):
-            Image.fromarray(sample.levels).save(target / name)
+            Image.fromarray(sample.scores).save(target / name)
     return folder
 
 

@@ -1,8 +1,9 @@
-"""Small 8-bit maps with masks and void, drawn by hypothesis or by code, and the statistics of such images."""
+"""Small predictions of every kind with masks and void, drawn by hypothesis or by code, and the statistics of such images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,17 +12,30 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 
 from calbench.evaluate import Evaluator, Settings, Value
-from calbench.kernels import measure, measure_aslp
-from calbench.statistics import ImageScores, JointHistogram, Statistics
+from calbench.io.sample import Sample
+from calbench.kernels import measure_aslp
+from calbench.measure import Request, measure_sample
+from calbench.metrics import METRICS
+from calbench.statistics import JointHistogram, Statistics
 
-OPTIONS = {"bins": 10, "ties": "split", "debias_bins": 10}
+KINDS = ("8-bit", "float", "classes")
+"""Levels of binary maps, probabilities of binary maps, and logits of several classes."""
+CLASSES = 4
+EXTRAS = ("mbls", "selectivecal", "torchmetrics")
+OPTIONS = {"bins": 10, "ties": "split", "debias_bins": 10, "batch": 1}
 
 
 class Image(NamedTuple):
-    """One prediction `(H, W)` uint8, its mask bytes `(H, W)` uint8, and the valid pixels (None: all)."""
+    """One prediction, its mask, and the valid pixels (None: all).
 
-    levels: np.ndarray
-    mask: np.ndarray
+    Attributes:
+        scores: `(H, W)` uint8 levels, `(H, W)` float32 probabilities, or `(C, H, W)` float32 logits.
+        mask: `(H, W)` uint8: bytes of a binary mask, or classes; None out of distribution.
+        valid: `(H, W)` bool.
+    """
+
+    scores: np.ndarray
+    mask: np.ndarray | None
     valid: np.ndarray | None = None
 
     @property
@@ -31,27 +45,42 @@ class Image(NamedTuple):
     @property
     def pixels(self) -> tuple[np.ndarray, np.ndarray]:
         """Levels and foreground of the valid pixels, flat."""
-        inside = np.ones(self.levels.shape, bool) if self.valid is None else self.valid
-        return self.levels[inside], self.foreground[inside]
+        inside = np.ones(self.scores.shape, bool) if self.valid is None else self.valid
+        return self.scores[inside], self.foreground[inside]
+
+    def sample(self, name: str) -> Sample:
+        if self.scores.ndim == 3:
+            return Sample(name, self.scores, self.mask, self.valid, "logits")
+        target = None if self.mask is None else self.foreground
+        return Sample(name, self.scores, target, self.valid, None if self.scores.dtype == np.uint8 else "probabilities")
 
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 9)).filter(lambda shape: shape[0] != shape[1])
 SATURATED = st.sampled_from([0, 255])
 LEVELS = st.one_of(SATURATED, st.integers(0, 255))
 GREY = st.sampled_from([0, 1, 100, 127, 128, 129, 254, 255])
+FEW = {
+    "float": st.sampled_from([0, 1]) | st.floats(0, 1, width=32),
+    "classes": st.sampled_from([-90, 90]) | st.floats(-9, 9, width=32),
+}
 
 
 @st.composite
-def images(draw, *, void: bool = True, min_pixels: int = 1) -> Image:
+def images(draw, kind: str = "8-bit", *, void: bool = True, min_pixels: int = 1) -> Image:
     """Any small map: saturated, constant, few-levelled or free; any mask, the empty and full ones too."""
     shape = draw(SHAPES.filter(lambda s: s[0] * s[1] >= min_pixels))
-    few = draw(st.lists(st.integers(0, 255), min_size=1, max_size=3))
-    cells = draw(st.sampled_from([SATURATED, LEVELS, st.integers(0, 255), st.sampled_from(few)]))
-    levels = draw(arrays(np.uint8, shape, elements=cells))
+    if kind == "8-bit":
+        few = draw(st.lists(st.integers(0, 255), min_size=1, max_size=3))
+        cells = draw(st.sampled_from([SATURATED, LEVELS, st.integers(0, 255), st.sampled_from(few)]))
+        scores = draw(arrays(np.uint8, shape, elements=cells))
+    else:
+        few = draw(st.lists(FEW[kind], min_size=1, max_size=5))
+        size = (CLASSES, *shape) if kind == "classes" else shape
+        scores = draw(arrays(np.float32, size, elements=st.sampled_from(few)))
     bytes_ = draw(st.sampled_from([SATURATED, SATURATED, GREY, st.just(0), st.just(255)]))
-    mask = draw(arrays(np.uint8, shape, elements=bytes_))
+    mask = draw(arrays(np.uint8, shape, elements=st.integers(0, CLASSES - 1) if kind == "classes" else bytes_))
     valid = draw(st.none() | arrays(np.bool_, shape)) if void else None
-    return Image(levels, mask, valid)
+    return Image(scores, mask, valid)
 
 
 def scene(seed: int, shape: tuple[int, int] = (37, 53), *, void: bool = False) -> Image:
@@ -67,19 +96,39 @@ def scene(seed: int, shape: tuple[int, int] = (37, 53), *, void: bool = False) -
     return Image(levels, np.where(terrain > 0, 255, 0).astype(np.uint8), valid)
 
 
-def scenes(n: int, *, first: int = 0, void: bool = False) -> list[Image]:
+def float_scene(seed: int, shape: tuple[int, int] = (37, 53), *, void: bool = False) -> Image:
+    """The probabilities of the scene of this seed, between the levels; most of the saturated ones stay 0 and 1."""
+    image = scene(seed, shape, void=void)
+    noise = np.random.default_rng([seed, 1]).normal(0, 0.02, shape)
+    return image._replace(scores=np.clip(image.scores / 255 + noise, 0, 1).astype(np.float32))
+
+
+def class_scene(seed: int, shape: tuple[int, int] = (37, 53), *, void: bool = False) -> Image:
+    """Logits of smooth fields, the mask that of the same fields without noise; not every image has the last class."""
+    generator = np.random.default_rng([seed, 2])
+    terrain, noise = gaussian_filter(generator.normal(size=(2, CLASSES, *shape)), (0, 0, 3, 3))
+    terrain[-1] -= 0.15
+    valid = generator.random(shape) > 0.1 if void else None
+    return Image((40 * terrain + 30 * noise).astype(np.float32), terrain.argmax(0).astype(np.uint8), valid)
+
+
+def scenes(n: int, *, kind: str = "8-bit", first: int = 0, void: bool = False) -> list[Image]:
     """Scenes of different shapes."""
-    return [scene(seed, (31 + seed % 7, 43 + seed % 5), void=void) for seed in range(first, first + n)]
+    draw = {"8-bit": scene, "float": float_scene, "classes": class_scene}[kind]
+    return [draw(seed, (31 + seed % 7, 43 + seed % 5), void=void) for seed in range(first, first + n)]
+
+
+def without_masks(pictures: Sequence[Image]) -> list[Image]:
+    """The same predictions as if nothing was to be found."""
+    return [image._replace(mask=None) for image in pictures]
 
 
 def row(name: str, image: Image) -> Statistics:
     """The statistics of one image, with everything that any metric reads."""
-    measured = measure(image.levels, image.foreground, image.valid)
-    return Statistics(
-        JointHistogram((name,), measured.counts[None]),
-        ImageScores.from_records((name,), [measured.scores], np.float64),
-        aslp=measure_aslp(name, image.levels, image.mask, image.valid),
-    )
+    measured = measure_sample(image.sample(name), Request(extras=EXTRAS))
+    if image.scores.dtype != np.uint8 or image.mask is None:
+        return measured
+    return replace(measured, aslp=measure_aslp(name, image.scores, image.mask, image.valid))
 
 
 def statistics_of(images: Sequence[Image], names: Sequence[str] | None = None) -> Statistics:
@@ -94,11 +143,24 @@ def histogram_of(levels: np.ndarray, foreground: np.ndarray, name: str = "a") ->
     return Statistics(JointHistogram((name,), counts))
 
 
-def values(statistics: Statistics, metric: str, **settings) -> dict[str, Value]:
-    """What `evaluate` says of one metric, by kind of average."""
+def metrics_of(kind: str, scope: str = "id") -> list[str]:
+    """The metrics of a data set ("id"), or of an out-of-distribution set ("ood"), that a kind of predictions gives."""
+    pictures = scenes(1, kind=kind)
+    rows = statistics_of(pictures if scope == "id" else without_masks(pictures))
+    return [name for name, metric in METRICS.items() if metric.scope == scope and metric.reads.available(rows)]
+
+
+def evaluator(statistics: Statistics, metric: str, **settings) -> Evaluator:
+    """An evaluator of one metric, without intervals unless they are asked for."""
     options = OPTIONS | settings.pop("options", {})
-    evaluator = Evaluator(statistics, Settings(metrics=(metric,), options=options, **{"n_boot": 0} | settings))
-    return {value.average: value for value in evaluator.values()}
+    chosen = Settings(metrics=(metric,), options=options, **{"n_boot": 0} | settings)
+    return Evaluator(statistics, chosen, METRICS[metric].scope)
+
+
+def values(statistics: Statistics, metric: str, **settings) -> dict[str, Value]:
+    """What `evaluate` says of one metric, by kind of average; of single classes, by "pixels of class 2" and the like."""
+    found = evaluator(statistics, metric, **settings).values()
+    return {v.average + (f" of class {v.details['class']}" if "class" in v.details else ""): v for v in found}
 
 
 def number(statistics: Statistics, metric: str, **options) -> float:

@@ -13,7 +13,8 @@ from calbench.kernels.aslp import measure_aslp, thresholds
 from calbench.metrics import METRICS
 from calbench.metrics.aslp import _introsort, aslp_cells
 from calbench.profiles import PROFILES
-from calbench.statistics import Statistics
+from calbench.results import Results
+from calbench.statistics import Run, Statistics
 
 OFFICIAL = {  # printed by the official functions on CPU, float32; ten cells also for the debiased error
     "aslp_ece": 0.113189,
@@ -52,7 +53,7 @@ def official() -> Statistics:
 
 
 def test_formula_images_are_the_ones_the_scripts_saw():
-    assert [int(image.levels.sum()) for image in formula_images()] == [68740, 68605, 67635]
+    assert [int(image.scores.sum()) for image in formula_images()] == [68740, 68605, 67635]
     assert [int(image.mask.sum()) for image in formula_images()] == [37995, 37995, 38995]
 
 
@@ -85,17 +86,17 @@ def test_masks_coded_with_ones_are_wrong_throughout():
     image = scene(0)
     ones = image._replace(mask=(image.mask == 255).astype(np.uint8))
     right = number(row("a", image), "aslp_accuracy")
-    found = np.mean((image.mask == 255) & (image.levels >= 128))
+    found = np.mean((image.mask == 255) & (image.scores >= 128))
     assert number(row("a", ones), "aslp_accuracy") == pytest.approx(right - found, rel=1e-12)
 
 
 def test_soft_mask_bytes_enter_the_curves_as_shares():
     """At the lowest threshold all is selected: precision is the mean of byte / 255, recall 1."""
     image = scene(3)._replace(mask=np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8))
-    rows = measure_aslp("a", image.levels, image.mask)
+    rows = measure_aslp("a", image.scores, image.mask)
     assert rows.precision[0, 0] == pytest.approx((image.mask / 255).mean())
     assert rows.recall[0, 0] == pytest.approx(1)
-    assert rows.mae[0] == pytest.approx(np.abs(image.levels / 255 - image.mask / 255).mean())
+    assert rows.mae[0] == pytest.approx(np.abs(image.scores / 255 - image.mask / 255).mean())
 
 
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="torch rounds twice without vectors")
@@ -133,9 +134,11 @@ def test_centroid_in_the_first_row_is_nan_and_counted():
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_statistics_without_raw_bytes_say_what_to_do(name, profile, official):
     """Asked for by name or by profile, whatever the other settings."""
-    plain = Statistics(official.histogram, official.scores)
+    plain = Run({("d", "m"): Statistics(official.histogram, scores=official.scores)})
+    with pytest.raises(InputError, match=f"{name} needs .* --profile aslp"):
+        Results(plain, Settings(profile=profile, metrics=(name,), n_boot=0))
     with pytest.raises(InputError, match="--profile aslp"):
-        Evaluator(plain, Settings(profile=profile, metrics=(name,), n_boot=0)).values()
+        Results(plain, Settings(profile="aslp"))
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

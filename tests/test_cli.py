@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from PIL import Image
 
 from calbench.cli import main
 from calbench.metrics import METRICS
-from calbench.results import RELIABILITY_COLUMNS, SUMMARY_COLUMNS
+from calbench.profiles import PROFILES
+from calbench.results import ENTROPY_COLUMNS, FILES, RELIABILITY_COLUMNS, SUMMARY_COLUMNS
 
 Run = Callable[..., Result]
+Interrupt = Callable[[int], AbstractContextManager[None]]
 Folders = Callable[..., tuple[Path, Path]]
 
 RNG = np.random.default_rng(0)
@@ -49,13 +52,29 @@ def test_evaluate_writes_every_file_with_the_promised_columns(calbench: Run, dem
     assert set(summary.method) == {"calibrated", "overconfident", "underconfident"}
     assert set(summary.dataset) == {"synthetic"}
     per_image = pd.read_csv(out / "per_image.csv")
-    assert list(per_image.columns[:4]) == ["dataset", "method", "image", "n_pixels"]
+    assert list(per_image.columns[:5]) == ["dataset", "method", "region", "image", "n_pixels"]
     assert len(per_image) == 3 * 8
+    per_class = pd.read_csv(out / "per_class.csv")
+    assert list(per_class.columns) == [
+        *SUMMARY_COLUMNS[:4],
+        "class",
+        "n_target",
+        "n_predicted",
+        "class_accuracy",
+        "miou",
+        "mdice",
+    ]
+    assert list(per_class["class"]) == 3 * [0, 1]
     assert tuple(pd.read_csv(out / "reliability.csv").columns) == RELIABILITY_COLUMNS
+    entropy = pd.read_csv(out / "entropy.csv")
+    assert tuple(entropy.columns) == ENTROPY_COLUMNS
+    assert (entropy.groupby("method").n.sum() == per_image.groupby("method").n_pixels.sum()).all()
+    for table in (summary, per_image, per_class, entropy):
+        assert set(table.region) == {"all"}
+    assert {path.name for path in out.iterdir()} == {*FILES, "plots"}
     assert sorted(path.name for path in (out / "plots").iterdir()) == [
         f"reliability_synthetic_{method}.png" for method in ("calibrated", "overconfident", "underconfident")
     ]
-    assert not (out / "partial.npz").exists()
     document = json.loads((out / "summary.json").read_text("utf-8"))
     first = document["results"][0]
     assert first["metric"] == "ece"
@@ -330,13 +349,33 @@ def test_unreadable_files_are_named(calbench: Run, folders: Folders, tmp_path: P
     (pred / "a.png").write_bytes(whole[: len(whole) // 2])
     result = calbench("evaluate", "--pred", pred, "--gt", gt)
     assert (result.exit_code, "a.png" in result.stderr, "truncated" in result.stderr) == (1, True, True)
-    Image.fromarray(MAP.astype(np.uint16) * 257).save(pred / "a.png")
-    result = calbench("evaluate", "--pred", pred, "--gt", gt)
-    assert (result.exit_code, "8-bit" in result.stderr) == (1, True)
     (tmp_path / "arrays").mkdir()
     np.save(tmp_path / "arrays" / "a.npy", MAP)
+    whole = (tmp_path / "arrays" / "a.npy").read_bytes()
+    (tmp_path / "arrays" / "a.npy").write_bytes(whole[: len(whole) // 2])
     result = calbench("evaluate", "--pred", tmp_path / "arrays", "--gt", gt)
-    assert (result.exit_code, ".npy" in result.stderr) == (1, True)
+    assert (result.exit_code, "a.npy" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("stored", [MAP.astype(np.uint16) * 257, (MAP / 255).astype(np.float32), MAP])
+def test_finer_maps_and_arrays_give_the_numbers_of_the_8_bit_map(
+    calbench: Run, folders: Folders, tmp_path: Path, stored: np.ndarray
+) -> None:
+    """The same probabilities as 16-bit PNG, as float array and as array of levels."""
+    pred, gt = folders({"a": MAP}, {"a": MASK})
+    calbench("evaluate", "--pred", pred, "--gt", gt, "-o", tmp_path / "levels", "--n-boot", 0)
+    again = tmp_path / "again"
+    again.mkdir()
+    if stored.dtype == np.uint16:
+        Image.fromarray(stored).save(again / "a.png")
+    else:
+        np.save(again / "a.npy", stored)
+    result = calbench("evaluate", "--pred", again, "--gt", gt, "-o", tmp_path / "out", "--n-boot", 0)
+    assert result.exit_code == 0, result.output
+    for metric in ("ece", "ece_fg", "brier", "accuracy", "gap", "miou"):
+        assert value(tmp_path / "out", metric) == pytest.approx(value(tmp_path / "levels", metric), rel=1e-6), metric
+    for metric in ("mae", "max_f", "s_measure"):
+        assert value(tmp_path / "out", metric, "images") == value(tmp_path / "levels", metric, "images"), metric
 
 
 @pytest.mark.parametrize("odd", ["00", "11"], ids=["in the sample", "beyond the sample"])
@@ -387,25 +426,12 @@ def test_fields_of_view_are_held_against_their_coding(calbench: Run, folders: Fo
 # --- interruption and resumption -----------------------------------------------------------------------------------------
 
 
-def interrupt_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = calbench_module().parallel_map
-
-    def interrupted(function: Any, tasks: Any, jobs: Any) -> Iterator[Any]:
-        for number, result in enumerate(original(function, tasks, jobs)):
-            if number == n:
-                raise KeyboardInterrupt
-            yield result
-
-    monkeypatch.setattr(calbench_module(), "parallel_map", interrupted)
-
-
 def test_an_interrupted_run_resumes_to_the_same_bytes(
-    calbench: Run, demo_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calbench: Run, demo_set: Path, tmp_path: Path, interrupt_after: Interrupt
 ) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
     calbench("evaluate", *templates(demo_set), "-o", whole, "--n-boot", 50)
-    with monkeypatch.context() as patch:
-        interrupt_after(10, patch)
+    with interrupt_after(10):
         result = calbench("evaluate", *templates(demo_set), "-o", out, "--n-boot", 50)
     assert result.exit_code == 130
     assert (out / "partial.npz").exists()
@@ -419,12 +445,11 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 
 
 def test_resume_refuses_changed_options_and_changed_files(
-    calbench: Run, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calbench: Run, folders: Folders, tmp_path: Path, interrupt_after: Interrupt
 ) -> None:
     pred, gt = folders({"a": MAP, "b": MAP.T.copy()}, {"a": MASK, "b": MASK.T.copy()})
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        interrupt_after(1, patch)
+    with interrupt_after(1):
         calbench("evaluate", "--pred", pred, "--gt", gt, "-o", out)
     result = calbench("evaluate", "--pred", pred, "--gt", gt, "-o", out, "--resume", "--gt-threshold", 100)
     assert (result.exit_code, "--gt-threshold" in result.stderr) == (1, True)
@@ -573,7 +598,7 @@ def test_the_bins_of_reliability_csv_add_up_to_the_error_of_the_profile(
 def test_curves_have_the_maxima_of_the_table(calbench: Run, demo_set: Path, tmp_path: Path) -> None:
     calbench("evaluate", *templates(demo_set), "-o", tmp_path / "out", "--n-boot", 0)
     curves = pd.read_csv(tmp_path / "out" / "curves.csv")
-    assert list(curves.columns) == ["dataset", "method", "curve", "threshold", "value"]
+    assert list(curves.columns) == ["dataset", "method", "region", "curve", "threshold", "value"]
     for curve in ("f", "e", "iou", "dice"):
         rows = curves[(curves.method == "calibrated") & (curves.curve == curve)]
         assert list(rows.threshold) == list(range(256))
@@ -596,12 +621,11 @@ def test_the_table_shows_as_many_columns_as_fit(calbench: Run, demo_set: Path) -
     result = calbench("evaluate", *templates(demo_set), "--metrics", long, "--n-boot", 50)
     assert "…" not in result.stdout
     assert "underconfident" in result.stdout
-    assert "more metrics with -o or --json" in result.stdout.replace("\n", " ")
+    assert "2 more metrics with -o or --json" in " ".join(result.stdout.split())
     assert max(len(line) for line in result.stdout.splitlines()) <= 100
-    result = calbench(
-        "evaluate", *templates(demo_set), "--n-boot", 0, "--exclude", "ece,ece_fg,brier,mae,max_f,s_measure"
-    )
-    assert "aece ↓" in result.stdout
+    for left_out, first in ((PROFILES["calbench"].headline[:7], "nll ↓"), (PROFILES["calbench"].headline, "aece ↓")):
+        result = calbench("evaluate", *templates(demo_set), "--n-boot", 0, "--exclude", ",".join(left_out))
+        assert result.stdout.splitlines()[2].split("method")[1].strip().startswith(first)
 
 
 def test_no_number_is_cut_off_where_images_are_undefined(calbench: Run, folders: Folders) -> None:
@@ -748,7 +772,7 @@ def test_demo_runs_and_says_which_files_to_open(calbench: Run, tmp_path: Path) -
     result = calbench("demo", "-o", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     paths = [Path(line.strip()) for line in result.stdout.split("Open these:")[1].splitlines() if line.strip()]
-    assert len(paths) == 9
+    assert len(paths) == len(FILES) + 3
     assert all(path.exists() for path in paths)
     truth = float(result.stdout.split("overconfident    ece ")[1].split()[0])
     rows = pd.read_csv(tmp_path / "demo" / "results" / "summary.csv")

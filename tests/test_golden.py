@@ -23,12 +23,15 @@ def load_maker():
 
 
 make = load_maker()
-MAPS = [tuple(make.decoded(stored[key]) for key in ("levels", "mask", "valid")) for stored in GOLDEN["maps"]]
+STORED = {
+    kind: [tuple(make.decoded(image[key]) for key in keys) for image in GOLDEN[kind]]
+    for kind, keys in make.KEYS.items()
+}
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, dict[str, float]]:
-    return make.golden_values([(levels, mask, valid.astype(bool)) for levels, mask, valid in MAPS])
+def measured() -> dict[str, dict[str, dict[str, float]]]:
+    return make.golden_values(STORED)
 
 
 def test_file_says_how_it_was_made():
@@ -39,15 +42,22 @@ def test_file_says_how_it_was_made():
 
 
 @pytest.mark.parametrize("n", range(3))
-def test_maps_are_those_that_the_code_draws(n):
-    for stored, drawn in zip(MAPS[n], make.draw(n), strict=True):
+@pytest.mark.parametrize("kind", make.KEYS)
+def test_predictions_are_those_that_the_code_draws(kind, n):
+    for stored, drawn in zip(STORED[kind][n], make.DRAW[kind](n), strict=True):
         assert np.array_equal(stored, drawn)
 
 
-def test_every_metric_has_a_golden_value():
-    assert set(GOLDEN["values"]) == set(METRICS)
+def test_every_metric_has_a_golden_value(measured):
+    """On every kind of predictions that gives it."""
+    assert set().union(*GOLDEN["values"].values()) == set(METRICS)
+    assert {kind: set(values) for kind, values in GOLDEN["values"].items()} == {
+        kind: set(values) for kind, values in measured.items()
+    }
 
 
-@pytest.mark.parametrize("name", GOLDEN["values"])
-def test_value_is_the_golden_one(name, measured):
-    assert measured[name] == pytest.approx(GOLDEN["values"][name], rel=1e-12, abs=1e-12)
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, values in GOLDEN["values"].items() for name in values]
+)
+def test_value_is_the_golden_one(kind, name, measured):
+    assert measured[kind][name] == pytest.approx(GOLDEN["values"][kind][name], rel=1e-12, abs=1e-12)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm as normal
 from scipy.stats import t as student
-from strategies import scenes, statistics_of, values
+from strategies import KINDS, metrics_of, scenes, statistics_of, values, without_masks
 
 from calbench.errors import InputError
 from calbench.intervals import (
@@ -32,7 +34,13 @@ GAUGES = {
     "l2": lambda vector: np.sqrt((vector**2).sum(-1)),
     "maximum": lambda vector: np.abs(vector).max(-1),
 }
-WITH_NORM = [name for name, metric in METRICS.items() if metric.norm]
+WITH_NORM = [
+    (kind, name)
+    for kind in KINDS
+    for scope in ("id", "ood")
+    for name in metrics_of(kind, scope)
+    if METRICS[name].norm or METRICS[name].class_norm
+]
 SLACK = 1e-12
 
 
@@ -179,14 +187,22 @@ def test_wider_level_wider_interval(twelve):
     assert ninety_nine.low <= nine.low < nine.high < ninety_nine.high
 
 
-@pytest.mark.parametrize("name", WITH_NORM)
-def test_interval_of_every_norm_metric_is_a_proper_one(name, twelve):
-    value = values(twelve, name, n_boot=200)["pixels"]
-    assert 0 <= value.low <= value.median_unbiased <= value.high
-    assert value.low < value.high
-    assert 0 <= value.p_calibrated <= 1
-    if "debiased" not in name:  # those are signed estimates inside an interval of the plug-in error
-        assert value.low <= value.value <= value.high
+@cache
+def twelve_of(kind: str, scope: str) -> Statistics:
+    pictures = scenes(12, kind=kind, first=40)
+    return statistics_of(pictures if scope == "id" else without_masks(pictures))
+
+
+@pytest.mark.parametrize(("kind", "name"), WITH_NORM)
+def test_interval_of_every_norm_metric_is_a_proper_one(kind, name):
+    """Of the metric and, where it has a norm for each, of its classes."""
+    for of, value in values(twelve_of(kind, METRICS[name].scope), name, n_boot=200).items():
+        if of.startswith("pixels"):
+            assert 0 <= value.low <= value.median_unbiased <= value.high
+            assert value.low < value.high
+            assert 0 <= value.p_calibrated <= 1
+            if "debiased" not in name:  # those are signed estimates inside an interval of the plug-in error
+                assert value.low <= value.value <= value.high
 
 
 @pytest.mark.parametrize("name", ["mce", "quantisation_bound", "corp_miscalibration", "aslp_debias"])
@@ -270,7 +286,7 @@ def simulated(seed: int, deviation: np.ndarray, n_images: int = 10) -> Reliabili
     count = generator.integers(50, 500, (n_images, 5))
     rate = score + deviation + 0.05 * generator.normal(size=(n_images, 5))
     names = tuple(f"{i:02d}" for i in range(n_images))
-    return ReliabilityCells(names, count, count * score, count * rate, score)
+    return ReliabilityCells.exact(names, count, count * rate, score)
 
 
 @pytest.mark.parametrize("deviation", [np.zeros(5), np.array([0.02, -0.02, 0.03, 0, -0.01])])

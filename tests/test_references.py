@@ -40,7 +40,7 @@ def by_peer(pictures: list[Image]) -> tuple[dict[str, float], dict[str, np.ndarr
         warnings.simplefilter("ignore", RuntimeWarning)  # its S-measure averages empty quadrants
         for image in pictures:
             for tool in tools:
-                tool.step(image.levels, image.mask)
+                tool.step(image.scores, image.mask)
         curves, mae, s, e, weighted = (tool.get_results() for tool in tools)
     dynamic = {name: result["dynamic"][::-1] for name, result in curves.items()} | {"e": e["em"]["curve"][::-1]}
     numbers = {"mae": mae["mae"], "s_measure": s["sm"], "weighted_f": weighted["wfm"], "adp_e": e["em"]["adp"]}
@@ -85,7 +85,7 @@ def quadrants(image: Image) -> list[tuple[np.ndarray, np.ndarray]]:
     """(levels, foreground) left and right, above and below the mask's centroid + 1; empty ones left out."""
     row, column = (round(c) + 1 for c in np.argwhere(image.foreground).mean(0))
     cuts = np.s_[:row, :column], np.s_[:row, column:], np.s_[row:, :column], np.s_[row:, column:]
-    return [(image.levels[cut], image.foreground[cut]) for cut in cuts if image.levels[cut].size]
+    return [(image.scores[cut], image.foreground[cut]) for cut in cuts if image.scores[cut].size]
 
 
 def constant_quadrant(image: Image) -> bool:
@@ -95,7 +95,7 @@ def constant_quadrant(image: Image) -> bool:
     """
     if image.foreground.all() or not image.foreground.any():
         return False
-    ends = {image.levels.min(), image.levels.max()}
+    ends = {image.scores.min(), image.scores.max()}
     ends = ends if len(ends) == 2 else {0, 255}
     return any(
         len(np.unique(y)) == 1 and set(np.unique(x)) - ends and len(np.unique(x)) == 1 for x, y in quadrants(image)
@@ -104,8 +104,8 @@ def constant_quadrant(image: Image) -> bool:
 
 def on_the_adaptive_threshold(image: Image) -> bool:
     """Whether a level equals twice the mean exactly, in integers: there the peer's float mean decides by rounding."""
-    low, high = (int(end) for end in (image.levels.min(), image.levels.max()))
-    height = image.levels.astype(np.int64) - (low if high > low else 0)
+    low, high = (int(end) for end in (image.scores.min(), image.scores.max()))
+    height = image.scores.astype(np.int64) - (low if high > low else 0)
     return bool((height * height.size == 2 * height.sum()).any() and height.any())
 
 
@@ -146,7 +146,7 @@ def test_difference_s_measure_of_constant_quadrants():
 
 def s_of_constant(image: Image) -> float:
     """S-measure of a constant map, by hand: object scores without spread; only the quadrant with mixed mask counts 0."""
-    x, target = image.levels[0, 0] / 255, image.foreground
+    x, target = image.scores[0, 0] / 255, image.foreground
     share = target.mean()
     objects = share * 2 * x / (x**2 + 1) + (1 - share) * 2 * (1 - x) / ((1 - x) ** 2 + 1)
     regions = sum(y.size / target.size for _, y in quadrants(image) if y.all() or not y.any())

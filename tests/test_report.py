@@ -12,7 +12,10 @@ from PIL import Image
 from calbench import Results, Run, Settings, collect, progress
 from calbench.report.figures import reliability_diagram, save_reliability_diagram, score_histogram
 from calbench.report.tables import number
+from calbench.results import Key
 from calbench.synthetic import samples
+
+KEY = Key("dataset", "method")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def results() -> Results:
 
 
 def test_the_diagram_shows_accuracy_gap_and_interval_of_each_bin_that_holds_pixels(results: Results) -> None:
-    bins, _ = results.diagrams["dataset", "method"]["foreground"]
+    bins, _ = results.diagrams[KEY]["foreground"]
     ax = Figure().subplots()
     assert reliability_diagram(bins, ax) is ax
     filled = [b for b in bins if b.n]
@@ -36,7 +39,7 @@ def test_the_diagram_shows_accuracy_gap_and_interval_of_each_bin_that_holds_pixe
 
 
 def test_the_histogram_shows_the_share_of_pixels(results: Results) -> None:
-    bins, _ = results.diagrams["dataset", "method"]["top-label"]
+    bins, _ = results.diagrams[KEY]["top-label"]
     ax = score_histogram(bins, Figure().subplots())
     assert sum(patch.get_height() for patch in ax.patches) == pytest.approx(1)
     assert len(ax.patches) == sum(b.n > 0 for b in bins) < len(bins), "confidence never falls below one half"
@@ -47,7 +50,7 @@ def test_the_heading_has_the_numbers_of_the_table(
 ) -> None:
     titles = []
     monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda _, text, **__: titles.append(text))
-    save_reliability_diagram(tmp_path / "a.png", "title", results.diagrams["dataset", "method"], level=0.95)
+    save_reliability_diagram(tmp_path / "a.png", "title", results.diagrams[KEY], level=0.95)
     for title, metric in zip(titles, ("ece", "ece_fg"), strict=True):
         row = results.summary[(results.summary.metric == metric) & (results.summary.average == "pixels")].iloc[0]
         for shown in (

@@ -123,17 +123,17 @@ def test_methods_share_masks():
     for one, other in zip(samples(3, 1.0, seed=4), samples(3, 3.0, seed=4), strict=True):
         np.testing.assert_array_equal(one.target, other.target)
         assert one.name == other.name
-        assert (one.levels != other.levels).any()
-        np.testing.assert_array_equal(one.levels >= 128, other.levels >= 128)
+        assert (one.scores != other.scores).any()
+        np.testing.assert_array_equal(one.scores >= 128, other.scores >= 128)
 
 
 def test_image_depends_on_seed_and_index_only():
     few, many = list(samples(2, 2.0, seed=9, scene=SMALL)), list(samples(4, 2.0, seed=9, scene=SMALL))
-    np.testing.assert_array_equal(few[1].levels, many[1].levels)
+    np.testing.assert_array_equal(few[1].scores, many[1].scores)
     np.testing.assert_array_equal(few[1].target, many[1].target)
     other = next(samples(1, 2.0, seed=10, scene=SMALL))
-    assert (other.levels != few[0].levels).any()
-    assert (few[0].levels != few[1].levels).any()
+    assert (other.scores != few[0].scores).any()
+    assert (few[0].scores != few[1].scores).any()
 
 
 def test_global_random_state_is_untouched():

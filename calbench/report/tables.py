@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from rich import box
@@ -16,7 +16,8 @@ from calbench.errors import plural
 from calbench.evaluate import Value
 from calbench.intervals import MIN_UNITS
 from calbench.metrics import METRICS, Metric
-from calbench.results import Results
+from calbench.results import Key, Results
+from calbench.statistics.bundle import ALL
 
 WIDTH = 100
 MOST_COLUMNS = 6
@@ -31,26 +32,72 @@ def console() -> Console:
 
 
 def headline_tables(results: Results) -> Iterable[Table | Text]:
-    """A title and a table for each data set, then the legend."""
-    columns = headline_columns(results)
-    by_dataset: dict[str, list[str]] = {}
-    for dataset, method in results.evaluators:
-        by_dataset.setdefault(dataset, []).append(method)
-    cells = {key: [(metric, _find(values, metric)) for metric in columns] for key, values in results.values().items()}
-    columns = columns[: _fitting(cells.values(), max(len(method) for _, method in cells))]
+    """A title and a table for each data set, one by region if there are any, one for each OOD set, then the legend."""
     marks: set[str] = set()
-    for dataset, methods in by_dataset.items():
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
-        table.add_column("method", overflow="fold", min_width=8)
-        for metric in columns:
-            table.add_column(_header(metric), justify="right", no_wrap=True)
-        for method in methods:
-            values = [value for _, value in cells[dataset, method][: len(columns)]]
-            table.add_row(method, *map(_cell, values))
-            marks.update(*map(_marks, values))
-        yield Text(_title(results, dataset, methods))
+    whole = [key for key in results.evaluators if key.region == ALL]
+    datasets = list(dict.fromkeys(key.dataset for key in whole))
+    columns_shown = 0
+    for dataset in datasets:
+        keys = [key for key in whole if key.dataset == dataset]
+        columns = headline_columns(results, keys)
+        yield Text(_title(results, dataset, [key.method for key in keys]))
+        table, shown = _table(results, {key.method: key for key in keys}, columns, marks)
         yield table
-    yield Text(_legend(results, marks, len(columns)), style="dim")
+        columns_shown = max(columns_shown, shown)
+        parts = {f"{key.method} {key.region}": key for key in results.evaluators if key.dataset == dataset}
+        if len(parts) > len(keys):
+            yield Text(f"{dataset} by region")
+            yield _table(results, parts, headline_columns(results, list(parts.values())), marks)[0]
+    for dataset in dict.fromkeys(key.dataset for key in results.outside):
+        keys = [key for key in results.outside if key.dataset == dataset]
+        yield Text(f"{dataset}: out of distribution, {len(results.outside[keys[0]].statistics.names):,} images")
+        yield _outside_table(results, keys, marks)
+    yield Text(_legend(results, marks, columns_shown), style="dim")
+
+
+def _table(results: Results, rows: Mapping[str, Key], columns: Sequence[Metric], marks: set[str]) -> tuple[Table, int]:
+    """One row a key, values with their intervals, and how many of the columns fit."""
+    cells = {name: [(metric, _find(results.values()[key], metric)) for metric in columns] for name, key in rows.items()}
+    columns = columns[: _fitting(cells.values(), max(map(len, rows)))]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    table.add_column("method", overflow="fold", min_width=8)
+    for metric in columns:
+        table.add_column(_header(metric), justify="right", no_wrap=True)
+    for name in rows:
+        values = [value for _, value in cells[name][: len(columns)]]
+        table.add_row(name, *map(_cell, values))
+        marks.update(*map(_marks, values))
+    return table, len(columns)
+
+
+def _outside_table(results: Results, keys: Sequence[Key], marks: set[str]) -> Table:
+    """Entropy and calibration on an out-of-distribution set, and how well it is detected, by pixel, from entropy."""
+    rows = {
+        key.method: sorted(
+            (
+                value
+                for value in results.values()[key]
+                if value.average == "pixels" and ("score" not in value.options or "score=entropy" in value.options)
+            ),
+            key=lambda value: value.metric == "ood_aupr_in",  # the first to go where columns are short
+        )[:MOST_COLUMNS]
+        for key in keys
+    }
+    shown = [(value.metric, _set(value)) for value in next(iter(rows.values()))]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    table.add_column("method", overflow="fold", min_width=8)
+    for metric, against in shown:
+        heading = _header(METRICS[metric])
+        table.add_column(f"{heading}\nagainst {against}" if against else heading, justify="right", no_wrap=True)
+    for method, values in rows.items():
+        table.add_row(method, *map(_cell, values))
+        marks.update(*map(_marks, values))
+    return table
+
+
+def _set(value: Value) -> str:
+    """The in-distribution set that a value compares with, where there are several."""
+    return next((part[3:] for part in value.options.split(";") if part.startswith("id=")), "")
 
 
 def _header(metric: Metric) -> str:
@@ -67,9 +114,10 @@ def _fitting(rows: Iterable[Sequence[tuple[Metric, Value]]], method_width: int) 
     return max(1, sum(total <= room for total in accumulate(widths)))
 
 
-def headline_columns(results: Results) -> tuple[Metric, ...]:
-    """The headline metrics of the profile, or the first six of those asked for."""
-    chosen = [metric.name for metric in results.settings.chosen]
+def headline_columns(results: Results, keys: Sequence[Key]) -> tuple[Metric, ...]:
+    """The first six headline metrics of the profile, or of those asked for, that all these rows have."""
+    common = set.intersection(*({metric.name for metric in results.evaluators[key].metrics} for key in keys))
+    chosen = [metric.name for metric in results.settings.chosen if metric.name in common]
     headline = results.settings.convention.headline if results.settings.metrics is None else chosen
     names = [name for name in headline if name in chosen] or chosen
     return tuple(METRICS[name] for name in names[:MOST_COLUMNS])
@@ -109,8 +157,11 @@ def _find(values: Sequence[Value], metric: Metric) -> Value:
 
 
 def _title(results: Results, dataset: str, methods: Sequence[str]) -> str:
-    counts = {len(results.evaluators[dataset, method].statistics.names) for method in methods}
-    pixels = {int(results.evaluators[dataset, method].n_pixels.sum()) for method in methods}
+    evaluators = [results.evaluators[Key(dataset, method)] for method in methods]
+    counts = {len(evaluator.statistics.names) for evaluator in evaluators}
+    pixels = {int(evaluator.n_pixels.sum()) for evaluator in evaluators}
+    if not evaluators[0].has_images:
+        return f"{dataset}: {_range(pixels)} samples, resampled in {_range(counts)} groups"
     return f"{dataset}: {_range(counts)} image{'s' * (counts != {1})}, {_range(pixels)} valid pixels"
 
 
@@ -121,8 +172,9 @@ def _range(counts: set[int]) -> str:
 
 def _legend(results: Results, marks: set[str], n_shown: int) -> str:
     settings = results.settings
-    unit = "images" if settings.group_by is None else "groups of images"
-    parts = ["pooled over pixels, except saliency metrics, which are means over images"]
+    unit = " or ".join(dict.fromkeys(evaluator.unit for evaluator in results.evaluators.values()))
+    shown = {metric.average for evaluator in results.evaluators.values() for metric in evaluator.metrics}
+    parts = ["pooled over pixels, except saliency metrics, which are means over images"] * ("images" in shown)
     if settings.n_boot and any(evaluator.n_units >= MIN_UNITS for evaluator in results.evaluators.values()):
         parts.append(f"{100 * settings.ci:g} % intervals resample {unit}")
     if NOT_DISTINGUISHABLE in marks:
