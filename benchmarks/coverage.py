@@ -102,13 +102,14 @@ def one_data_set(
 def intervals(rows: JointHistogram, settings: Settings) -> list[Row]:
     """What `calbench evaluate` prints, and next to it plain percentile limits."""
     evaluator = Evaluator(Statistics(rows), settings)
+    replicates = evaluator.units.total(evaluator.unit_weights)
     found = []
     for value in evaluator.values():
         metric = METRICS[value.metric]
         options = settings.options_of(metric)
         if value.average == "pixels":
             name = value.metric
-            drawn = metric.function(metric.reads(evaluator.replicates), **options)
+            drawn = metric.function(metric.reads(replicates), **options)
         elif value.metric in BY_IMAGE:
             name = f"{value.metric} by image"
             drawn = evaluator.unit_weights @ evaluator.per_image()[value.metric] / len(rows)
@@ -126,7 +127,7 @@ def true_values(sharpness: float, names: Sequence[str]) -> dict[str, float]:
     return {
         metric.name: float(metric.function(metric.reads(population), **settings.options_of(metric)))
         for metric in settings.chosen
-        if metric.average == "pixels" and not metric.needs_images
+        if metric.average == "pixels" and metric.rows == "pooled"
     }
 
 

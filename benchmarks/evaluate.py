@@ -163,7 +163,7 @@ def in_memory(pairs: Pairs) -> Seconds:
         measured = [measure(levels, mask > 128, scores=scores) for levels, mask in images]
         rows = Statistics(
             JointHistogram(names, np.stack([image.counts for image in measured])),
-            ImageScores.from_records(names, [image.scores for image in measured], np.float64),
+            scores=ImageScores.from_records(names, [image.scores for image in measured], np.float64),
         )
         return evaluate(rows, scores, "pysodmetrics")
 

@@ -14,25 +14,37 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 
-from calbench import METRICS, PROFILES, Metric, Results, Run, Settings, Statistics, collect
+from calbench import METRICS, PROFILES, Metric, Results, Settings, Statistics, collect
 from calbench.cli import main
-from calbench.collect import measure_sample
+from calbench.evaluate import Evaluator
 from calbench.io.sample import Sample
 from calbench.kernels import measure_aslp
+from calbench.measure import Request, measure_sample
 from calbench.synthetic import samples
 
 DOCS = Path(__file__).parent
 FAMILIES = (
     ("Calibration errors", "ece", "quantisation_bound"),
-    ("Scoring rules, entropy, accuracy, ranking", "brier", "ap"),
-    ("Saliency and segmentation", "mae", "adp_dice"),
+    ("Scoring rules, entropy, accuracy", "brier", "accuracy"),
+    ("Ranking: foreground, mispredictions, selective prediction", "auroc", "augrc"),
+    ("Classes and their overlap", "pixel_accuracy", "mdice"),
+    ("Logits", "logit_mean_distance", "logit_margin"),
+    ("Out-of-distribution sets", "ood_auroc", "ood_oe"),
+    ("Saliency and overlap of binary maps", "mae", "adp_dice"),
     ("The official ASLP numbers (`--profile aslp`)", "aslp_ece", "aslp_s_measure"),
+    ("The numbers of MbLS (`--profile mbls`)", "mbls_aece", "mbls_l1"),
+    (
+        "The numbers of selectivecal (`--profile selectivecal`)",
+        "selectivecal_ece_rechosen",
+        "selectivecal_accuracy_rechosen",
+    ),
+    ("The numbers of torchmetrics (`--profile torchmetrics`)", "torchmetrics_ece", "torchmetrics_class_accuracy"),
 )
 REAL_COMMANDS = (
     ("SOD: four saliency methods, 150 images, 1-bit masks", [
@@ -52,6 +64,21 @@ REAL_COMMANDS = (
         "calbench evaluate --pred 'data/rgbt-vt21/pred/{method}' --gt data/rgbt-vt21/gt --on-mismatch resize-pred"
         " -o results/rgbt-vt21",
     ]),
+    ("DRIVE by region: boundaries, interiors, and images by share of vessels", [
+        "calbench evaluate --pred 'data/drive/pred/{method}' --gt data/drive/gt --mask data/drive/fov --regions -q",
+    ]),
+    ("CamVid: float16 logits of 11 classes and their labels in one .npz each", [
+        "calbench evaluate --pred data/camvid-logits --num-classes 11",
+        "calbench check --pred data/camvid-logits --ignore-index 11",
+        "calbench evaluate --pred data/camvid-logits --ignore-index 11 --regions -o results/camvid",
+        "calbench evaluate --pred data/camvid-logits --ignore-index 11 --profile mbls --batch 4",
+    ]),
+    ("CIFAR: soft-max tables of three classifiers", [
+        "calbench evaluate --pred 'data/cifar-softmax/{method}.npz' -o results/cifar",
+    ]),
+    ("Top-label tables: true class, predicted class and confidence as CSV", [
+        "calbench evaluate --pred 'data/toplabel-csv/{method}.csv' -o results/toplabel",
+    ]),
 )  # fmt: skip
 
 
@@ -64,12 +91,18 @@ def metrics_page() -> str:
         "p is the foreground probability, y the outcome, conf = max(p, 1 − p), b a bin of n_b of the N valid pixels, x̂ a map",
         "after the min-max of the saliency tools. Averages: *pixels* pools all pixels of the data set, and the mean over",
         "images is reported beside it; *images* is a mean over images. Intervals: *norm* and *percentile* are described in",
-        "[concepts](concepts.md#intervals).",
+        "[concepts](concepts.md#intervals). Metrics whose *needs* are not met by a set of predictions are absent from its",
+        "results.",
     ]
     names = list(METRICS)
     for title, first, last in FAMILIES:
-        lines += ["", f"## {title}", "", "| name | better | definition | options | average | interval | source |"]
-        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| name | better | definition | options | average | interval | needs | source |",
+        ]
+        lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [_metric_row(METRICS[name]) for name in names[names.index(first) : names.index(last) + 1]]
     lines += ["", "## Profiles", "", "| profile | what it is | options | metrics |", "|---|---|---|---|"]
     for profile in PROFILES.values():
@@ -82,7 +115,8 @@ def _metric_row(metric: Metric) -> str:
     interval = "none" if not metric.interval else ("norm" if metric.norm else "percentile")
     cells = (
         f"`{metric.name}`", metric.arrow or "–", metric.definition, ", ".join(metric.options) or "–",
-        metric.average if metric.average == "images" or metric.per_image else "pixels only", interval, metric.source,
+        metric.average if metric.average == "images" or metric.per_image else "pixels only", interval, metric.needs,
+        metric.source,
     )  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -93,7 +127,7 @@ def edge_table() -> list[str]:
     soft = (np.arange(height * width) * 5 % 256).astype(np.uint8).reshape(height, width)
     mixed = np.arange(height * width).reshape(height, width) % 3 == 0
     nothing, everything = np.zeros((height, width), bool), np.ones((height, width), bool)
-    cases = {
+    maps = {
         "empty mask, soft map": (soft, nothing, None),
         "empty mask, map all 0": (np.zeros_like(soft), nothing, None),
         "full mask, soft map": (soft, everything, None),
@@ -101,30 +135,58 @@ def edge_table() -> list[str]:
         "constant map (128)": (np.full_like(soft, 128), mixed, None),
         "no valid pixel": (soft, mixed, nothing),
     }
-    columns = []
-    for levels, target, valid in cases.values():
-        sample = Sample("image", levels, target, valid)
-        row = measure_sample(sample)
-        rows = Statistics(row.histogram, row.scores, aslp=measure_aslp("image", levels, target * np.uint8(255), valid))
-        values = {}
-        for profile in ("calbench", "aslp"):
-            results = Results(Run({("edge", "case"): rows}), Settings(profile, n_boot=0))
-            values |= {
-                value.metric: value.value
-                for value in results.values()["edge", "case"]
-                if value.average == METRICS[value.metric].average
-            }
-        columns.append(values)
-    lines = [
+    columns = {}
+    for case, (levels, target, valid) in maps.items():
+        row = measure_sample(Sample("image", levels, target, valid))
+        aslp = measure_aslp("image", levels, target * np.uint8(255), valid)
+        columns[case] = _edge_values(Statistics(row.histogram, scores=row.scores, aslp=aslp), ("calbench", "aslp"))
+    labels = np.arange(height * width).reshape(height, width) % 3  # of 4 classes
+    right, wrong = (6.0 * np.moveaxis(np.eye(4)[shifted], -1, 0) for shifted in (labels, (labels + 1) % 4))
+    volumes = {
+        "all right, class 3 absent": (right, labels, None),
+        "all wrong": (wrong, labels, None),
+        "equal logits": (np.zeros_like(right), labels, None),
+        "one class in the mask": (right, np.zeros_like(labels), None),
+        "no valid pixel": (right, labels, nothing),
+    }
+    profiles = ("calbench", "mbls", "selectivecal", "torchmetrics")
+    class_columns = {}
+    for case, (logits, target, valid) in volumes.items():
+        row = measure_sample(Sample("image", logits, target, valid, "logits"), Request(extras=profiles[1:]))
+        class_columns[case] = _edge_values(row, profiles)
+    return [
         "## Empty masks, full masks, constant maps",
         "",
         "What one such image gives; undefined values are left out of means over images and counted in `n_undefined`. Computed",
         "on a 6 x 8 image whose soft map runs through many levels.",
         "",
-        "| metric | " + " | ".join(cases) + " |",
-        "|---|" + "---|" * len(cases),
+        *_edge_rows(columns),
+        "",
+        "## Absent classes, all right, all wrong",
+        "",
+        "The same for logits of four classes, 6 for one class and 0 for the others, on 6 x 8 pixels of three classes.",
+        "",
+        *_edge_rows(class_columns),
     ]
-    return [*lines, *(f"| `{name}` | " + " | ".join(_edge(c[name]) for c in columns) + " |" for name in METRICS)]
+
+
+def _edge_values(rows: Statistics, profiles: Sequence[str]) -> dict[str, float]:
+    """The value of every metric of these profiles, pooled where it pools."""
+    values: dict[str, float] = {}
+    for profile in profiles:
+        for value in Evaluator(rows, Settings(profile, n_boot=0)).values():
+            if value.average == METRICS[value.metric].average and "class" not in value.details:
+                values[value.metric] = value.value
+    return values
+
+
+def _edge_rows(columns: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    yield "| metric | " + " | ".join(columns) + " |"
+    yield "|---|" + "---|" * len(columns)
+    known = next(iter(columns.values()))
+    for name in METRICS:
+        if name in known:
+            yield f"| `{name}` | " + " | ".join(_edge(column[name]) for column in columns.values()) + " |"
 
 
 def _edge(value: float) -> str:
@@ -150,7 +212,9 @@ def real_data_page(data: Path) -> str:
         "",
         "Written by `python docs/generate.py --real-data PATH/data`, which ran every command below as it stands. The sets",
         "are public and not part of calbench: SOD maps and masks from ArcherFMY/sal_eval_toolbox and JoahHe's saliency",
-        "repository, DRIVE from juntang-zhuang/LadderNet and orobix/retina-unet, RGBT-VT21 from xanxuso's RGB-T repository.",
+        "repository, DRIVE from juntang-zhuang/LadderNet and orobix/retina-unet, RGBT-VT21 from xanxuso's RGB-T repository,",
+        "soft-max tables from EFS-OpenSource/calibration-framework, top-label tables from hollance/reliability-diagrams. The",
+        "CamVid logits come from a small U-Net that was trained on CamVid for this page.",
     ]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
