@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from calbench.errors import OptionError, RangeError, ShapeError
-from calbench.io.arrays import VOLUMES, StoredArray, extension, grey_from_array, plane, read_array, read_header
+from calbench.io.arrays import VOLUMES, StoredArray, extension, grey_from_array, read_array, read_header
 from calbench.io.coding import MaskCoding, read_mask
 from calbench.io.images import FORMATS, GreyImage, read_grey, resize_bilinear
 from calbench.io.labels import LabelCoding, read_label_map, read_labels
 from calbench.io.pairing import Pair
-from calbench.io.predictions import ScoreCoding, eps_of, kind_of_table, looks_normalised, resize_scores
+from calbench.io.predictions import ScoreCoding, eps_of, kind_of_table, looks_normalised, resize_scores, squeezed
 from calbench.io.sample import Sample
 from calbench.io.tables import Table, read_table, sample_groups
 from calbench.kernels import (
@@ -186,11 +186,8 @@ def _read_scores(path: Path, coding: ScoreCoding, key: str | None) -> Sequence[G
     slices = [stored]
     if extension(path) in VOLUMES:
         slices = [replace(stored, array=stored.array[:, :, z]) for z in range(stored.array.shape[2])]
-    if coding.eight_bit:
-        return [grey_from_array(each, path) for each in slices]
-    if coding.binary:
-        return [replace(each, array=plane(each.array, path)) for each in slices]
-    return slices
+    slices = [replace(each, array=each.array.reshape(squeezed(each.array.shape))) for each in slices]
+    return [grey_from_array(each, path) for each in slices] if coding.eight_bit else slices
 
 
 def _read_truth(task: Task) -> Sequence[GreyImage | _Labels | None]:

@@ -1634,3 +1634,14 @@ def test_the_doctor_explains_labels_and_sizes(calbench: Run, tmp_path: Path) -> 
     assert any(f["code"] == "size-mismatch" and f["example"] == "c" for f in diagnosis["findings"]), diagnosis
     code, diagnosis = check(calbench, *options, "--on-mismatch", "resize-pred")
     assert code == 0, diagnosis
+
+
+def test_axes_of_one_batch_or_one_slice_do_not_matter(evaluate: Evaluate, refusal: Refusal, tmp_path: Path) -> None:
+    """As PyTorch saves a batch of one, and nnU-Net a slice; two of them are two files."""
+    expected = numbers(evaluate(*pair(tmp_path / "plain", LOGITS, LABELS), "--metrics", SHOWN), "value", "n_pixels")
+    for name, axis in (("batch", 0), ("slice", 1)):
+        wrapped = {key: np.expand_dims(array, axis) for key, array in LOGITS.items()}
+        found = evaluate(*pair(tmp_path / name, wrapped, LABELS), "--metrics", SHOWN)
+        assert numbers(found, "value", "n_pixels") == expected
+    several = {key: np.stack([array, array]) for key, array in LOGITS.items()}
+    assert "(H, W), (C, H, W) or (H, W, C)" in refusal(*pair(tmp_path / "two", several, LABELS))

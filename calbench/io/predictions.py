@@ -76,8 +76,7 @@ class ScoreCoding:
     def size(self, shape: Shape) -> Size:
         """Height and width of an array of this folder."""
         if self.binary:
-            shape = tuple(length for length in shape if length > 1) if len(shape) == 3 else shape
-            height, width = shape if len(shape) == 2 else shape[:2]
+            height, width = shape
         else:
             height, width = shape[1:] if self.layout == "CHW" else shape[:2]
         return int(height), int(width)
@@ -96,6 +95,17 @@ def flat_shape(path: Path, shape: Shape) -> Shape:
     """Shape of one image: of a slice of a volume, and without an axis of one class."""
     if extension(path) in VOLUMES:
         shape = (*shape[:2], *shape[3:])
+    return squeezed(shape)
+
+
+def squeezed(shape: Shape) -> Shape:
+    """Without a leading axis of one batch or one slice, and without an axis of one class.
+
+    >>> squeezed((1, 4, 20, 30)), squeezed((4, 1, 20, 30)), squeezed((1, 20, 30))
+    ((4, 20, 30), (4, 20, 30), (20, 30))
+    """
+    while len(shape) > 3 and 1 in shape[:2]:
+        shape = shape[1:] if shape[0] == 1 else (shape[0], *shape[2:])
     if len(shape) == 3 and 1 in (shape[0], shape[2]):
         return shape[1:] if shape[0] == 1 else shape[:2]
     return shape
@@ -259,7 +269,7 @@ def _kind_of(path: Path, key: str | None, axis: int | None) -> Kind:
     array = read_array(path, "prediction", key).array
     if extension(path) in VOLUMES:
         array = array[:, :, array.shape[2] // 2]
-    array = array.reshape(flat_shape(path, array.shape)) if axis is None else array
+    array = array.reshape(squeezed(array.shape))
     return _fitting_kind(path, array, axis)
 
 
