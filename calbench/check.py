@@ -296,7 +296,7 @@ def _explain_failures(one: _Examined) -> None:
 
 def _explain_rows(one: _Examined) -> Statistics:
     """The rows of a combination; they are held against the inferred coding, then examined."""
-    statistics = Statistics.concat(one.rows).under(one.plan.conventions)
+    statistics = one.plan.sealed(Statistics.concat(one.rows))
     known = one.truth is not None or one.tables
     if known:
         try:

@@ -28,7 +28,7 @@ def assembled(done: Done, plans: Sequence[Plan], options: Mapping[str, Any], not
         if rows:
             merged = Statistics.concat(rows)
             target = ood if plan.folders.ood else combinations
-            target[plan.folders.dataset, plan.folders.method] = merged.under(plan.conventions)
+            target[plan.folders.dataset, plan.folders.method] = plan.sealed(merged)
     return Run(combinations, dict(options), tuple(notes), ood)
 
 
@@ -80,7 +80,8 @@ def resumed(
         statistics = held.get((plan.folders.dataset, plan.folders.method))
         if statistics is None or statistics.facts is None:
             continue
-        if statistics.conventions != _as_saved(plan.conventions):
+        expected = _as_saved(plan.conventions)
+        if {key: statistics.conventions.get(key) for key in expected} != expected:
             stale.append(f"{plan.folders.gt}: the masks are coded differently now")
         pair_of = {pair.name: pair for pair in plan.pairs}
         rows_of: dict[str, list[int]] = defaultdict(list)

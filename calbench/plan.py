@@ -160,7 +160,7 @@ class Plan:
     def conventions(self) -> dict[str, Any]:
         """What was inferred or declared for these folders, as recorded with the rows."""
         if self.scores is None:
-            return {"input": "table", "samples": "hash groups"}
+            return {"input": "table"}
         found: dict[str, Any] = {"input": self.scores.kind, "input_declared": self.scores.declared}
         found |= {"stored": self.scores.stored, "classes": max(self.scores.classes, 2), "layout": self.scores.layout}
         if self.scores.binary:
@@ -182,6 +182,13 @@ class Plan:
         if self.many_rows:
             found["volumes"] = "slices along the third axis"
         return found | {"field_of_view": None if self.fov is None else self.fov.kind}
+
+    def sealed(self, statistics: Statistics) -> Statistics:
+        """The rows under the conventions of these folders; of tables, with their numbers of samples and of hash groups."""
+        if self.scores is not None:
+            return statistics.under(self.conventions)
+        sizes = {"samples": int(statistics.n_pixels.sum()), "groups": len(statistics.names)}
+        return statistics.under(self.conventions | sizes)
 
 
 def plan_run(options: CollectOptions) -> tuple[list[Plan], list[str]]:

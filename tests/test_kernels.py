@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 
 from calbench.errors import OptionError, RangeError, ShapeError
 from calbench.kernels import (
@@ -26,6 +26,7 @@ from calbench.kernels import (
     regions,
     saliency_levels,
 )
+from calbench.metrics import METRICS
 from calbench.statistics import JointHistogram
 from calbench.statistics.reliability import CLASS_GRID, SCORE_GRID
 
@@ -46,20 +47,25 @@ def eps_of(dtype):
     return float(np.finfo(dtype).eps) if dtype.kind == "f" else None
 
 
-def cell_of(score, grid, tolerance):
-    """The equal cell by ceiling, less the tolerance; within the outermost ones, the number of edges below the score."""
+def cell_of(score, grid, tolerance, complement=None):
+    """The equal cell by ceiling, less the tolerance; within the outermost ones, the number of edges below the score.
+
+    Next to 1 scores round to it, and what is left of them tells how near they are.
+    """
+    complement = 1 - float(score) if complement is None else float(complement)
     score = float(score)
     equal = min(max(math.ceil((score - tolerance) * grid.n_equal) - 1, 0), grid.n_equal - 1)
     if equal == 0:
         return sum(score > edge for edge in grid.first)
-    halved = sum(score > 1 - 0.5**k / grid.n_equal for k in range(1, grid.halvings + 1))
+    halved = sum(complement < 0.5**k / grid.n_equal for k in range(1, grid.halvings + 1))
     return len(grid.first) + equal + (halved if equal == grid.n_equal - 1 else 0)
 
 
-def cells(scores, correct, region, n_regions, grid, tolerance):
+def cells(scores, correct, region, n_regions, grid, tolerance, complements=None):
     out = {name: np.zeros((n_regions, grid.size)) for name in ("count", "confidence", "correct")}
-    for score, right, code in zip(scores, correct, region, strict=True):
-        cell = cell_of(score, grid, tolerance)
+    left = complements if complements is not None else [None] * len(scores)
+    for score, right, code, complement in zip(scores, correct, region, left, strict=True):
+        cell = cell_of(score, grid, tolerance, complement)
         out["count"][code, cell] += 1
         out["confidence"][code, cell] += score
         out["correct"][code, cell] += right
@@ -84,12 +90,12 @@ def by_region(values, region, n_regions):
 
 
 def softmax(z):
-    """In the type of z, one class after another."""
+    """In the type of z, the classes but the first largest one after another; and what they have of the whole."""
     e = np.exp(z - z.max())
-    total = e[0]
-    for value in e[1:]:
-        total = total + value
-    return e / total
+    others = e.dtype.type(0)
+    for k, value in enumerate(e):
+        others = others + (value if k != np.argmax(z) else e.dtype.type(0))
+    return e / (1 + others), others / (1 + others)
 
 
 def plain_entropy(p):
@@ -100,7 +106,9 @@ def class_oracle(scores, kind, y, region, n_regions, clip):
     """Every part of `(N, C)` scores and `(N,)` classes, as {part: {field: (regions, ...)}}."""
     classes, tolerance = scores.shape[1], tolerance_of(scores.dtype, kind)
     wide = scores.astype(np.float64 if scores.dtype == np.float64 else np.float32)
-    p = np.array([softmax(z) if kind == "logits" else z for z in wide]).reshape(wide.shape)
+    p, left = wide, None
+    if kind == "logits" and len(wide):
+        p, left = (np.array(part) for part in zip(*map(softmax, wide), strict=True))
     winner = [int(np.argmax(row)) for row in scores]
     right = [int(w == t) for w, t in zip(winner, y, strict=True)]
     confidence = [row.max() for row in p]
@@ -118,7 +126,7 @@ def class_oracle(scores, kind, y, region, n_regions, clip):
     def top_label(correct, chosen=slice(None)):
         at = np.arange(len(y))[chosen]
         picked = ([values[i] for i in at] for values in (confidence, correct, region))
-        return cells(*picked, n_regions, SCORE_GRID, tolerance)
+        return cells(*picked, n_regions, SCORE_GRID, tolerance, None if left is None else [left[i] for i in at])
 
     count = total(np.ones(len(y)))
     expected = {
@@ -192,13 +200,15 @@ def binary_oracle(scores, kind, y, region, n_regions, clip, top):
 
     confidence = np.maximum(p, 1 - p)
     entropy = np.array([plain_entropy((q, 1 - q)) for q in p])
-    top_label = cells(confidence, decided == y, region, n_regions, SCORE_GRID, tolerance)
+    left = None if kind != "logits" else np.array([expit(-v) for v in scores], np.float64)
+    least = None if left is None else np.minimum(left, p)
+    top_label = cells(confidence, decided == y, region, n_regions, SCORE_GRID, tolerance, least)
     histogram = np.zeros((n_regions, 2, 256))
     for q, t, code in zip(p, y, region, strict=True):
         histogram[code, int(t), round(255 * q)] += 1
     return {
         "top_label": top_label,
-        "foreground": cells(p, y, region, n_regions, SCORE_GRID, tolerance),
+        "foreground": cells(p, y, region, n_regions, SCORE_GRID, tolerance, left),
         "sums": {
             "count": total(np.ones(len(y))),
             "log_loss": total(loss),
@@ -749,3 +759,49 @@ def test_blocks_cover_every_valid_pixel_once():
     np.testing.assert_array_equal(np.sort(at), np.flatnonzero(valid))
     for block in found:
         np.testing.assert_array_equal(region[block.at], block.row + block.rows.start)
+
+
+# --- blocks in which something does not occur ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_block_of_label_0_alone_has_no_objects(monkeypatch, first):
+    """As the sky on top of a street: sums over no pixel are zeros, not integers."""
+    monkeypatch.setattr(multiclass, "BLOCK", 6)
+    logits = np.random.default_rng(0).normal(size=(4, 4, 6))
+    target = np.zeros((4, 6), int)
+    target[first::2] = np.arange(6) % 4
+    [whole] = measure_classes("a", logits, "logits", target, extras=EXTRAS)
+    monkeypatch.undo()
+    [at_once] = measure_classes("a", logits, "logits", target, extras=EXTRAS)
+    assert_same(whole, at_once)
+    assert whole.objects.confidence.dtype == np.float64
+
+
+def test_many_equal_classes_keep_their_sums():
+    """Of 150 equal probabilities none exceeds 0.01, so that no pixel is looked at class by class."""
+    for pixels in (40, 41):
+        [whole] = measure_classes("a", np.zeros((150, 1, pixels)), "logits", np.zeros((1, pixels), int))
+        np.testing.assert_allclose(whole.classes.confidence[0].sum(-1), pixels / 150, rtol=1e-12)
+        np.testing.assert_array_equal(whole.classes.count[0].sum(-1), pixels)
+
+
+@pytest.mark.parametrize("scale", [5, 15, 30])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_saturated_logits_keep_their_order(scale, dtype):
+    """Probabilities round to 1 from a logit of 17 on; the cells go on to 35, and the bound tells of the rest."""
+    generator = np.random.default_rng(scale)
+    z = (generator.normal(size=(60, 70)) * scale).astype(dtype)
+    y = generator.random(z.shape) < expit(2 * z.astype(np.float64) / scale)
+    [binary] = measure_float_map("a", z, "logits", y)
+    [several] = measure_classes("a", np.stack([np.zeros_like(z), z, z - dtype(90)]), "logits", y.astype(int))
+    right = (z >= 0) == y
+    for cells, exact, name in (
+        (binary.foreground, roc_auc_score(y.ravel(), z.ravel()), "auroc"),
+        (binary.top_label, roc_auc_score(right.ravel(), np.abs(z).ravel()), "auroc_error"),
+        (several.top_label, roc_auc_score(((z > 0) == y).ravel(), np.abs(z).ravel()), "auroc_error"),
+    ):
+        pooled = cells.total()
+        found, bound = float(METRICS[name].function(pooled)), METRICS[name].details(pooled)["error_bound"]
+        assert abs(found - exact) <= bound + 1e-12
+        assert bound < 0.02

@@ -168,6 +168,9 @@ def kind_of_table(path: Path, scores: Array) -> Kind:
 
 def looks_normalised(scores: Array, classes_axis: int | None) -> bool:
     """Whether (a sample of) the values are probabilities: in [0, 1] and, of several classes, adding up to 1."""
+    few = (scores if classes_axis is None else np.moveaxis(scores, classes_axis, 0))[..., ::32, ::32]
+    if (few < 0).any():  # logits, in nearly every file: no need to look further
+        return False
     low, high, sums = _ranges(scores, classes_axis)
     return low >= 0 and high <= 1 + 1e-3 and (sums is None or max(abs(sums[0] - 1), abs(sums[1] - 1)) <= SUM_TOLERANCE)
 

@@ -10,6 +10,7 @@ import numpy as np
 from calbench.kernels.binary import centroid, quadrant_counts, s_measure
 from calbench.statistics.aslp import AslpRows
 from calbench.statistics.histogram import LEVELS
+from calbench.statistics.reliability import linspace_float32
 from calbench.statistics.rows import Array
 
 TINY = 1e-20
@@ -17,14 +18,8 @@ N_THRESHOLDS = 255
 
 
 def thresholds() -> Array:
-    """The evaluator's thresholds, float32: `torch.linspace(0, 1 - 1e-10, 255)`, whose end rounds to 1.
-
-    torch counts up from the start and down from the end, each value rounded once (a fused multiply-add, as on every
-    processor with AVX2); float64 holds the product exactly, so rounding its result is the same.
-    """
-    step = np.float64(np.float32(1) / np.float32(N_THRESHOLDS - 1))
-    index = np.arange(N_THRESHOLDS)
-    return np.where(index < N_THRESHOLDS // 2, step * index, 1 - step * index[::-1]).astype(np.float32)
+    """The evaluator's thresholds, float32: `torch.linspace(0, 1 - 1e-10, 255)`, whose end rounds to 1."""
+    return linspace_float32(N_THRESHOLDS)
 
 
 def measure_aslp(name: str, levels: Array, mask_bytes: Array, valid: Array | None = None) -> AslpRows:

@@ -85,8 +85,10 @@ def measure_float_map(
     totals = accumulate(n_regions, pieces())
     parts: dict[str, Any] = {
         "histogram": JointHistogram(names, **totals["histogram"]),
-        "top_label": ReliabilityCells.on_grid(names, **totals["top_label"], grid=SCORE_GRID),
-        "foreground": ReliabilityCells.on_grid(names, **totals["foreground"], grid=SCORE_GRID),
+        "top_label": ReliabilityCells.on_grid(names, **totals["top_label"], grid=SCORE_GRID, rounded=kind == "logits"),
+        "foreground": ReliabilityCells.on_grid(
+            names, **totals["foreground"], grid=SCORE_GRID, rounded=kind == "logits"
+        ),
         "sums": ScoreSums(names, **totals["sums"], clip=clip, classes=2, binary=True),
         "counts": ClassCounts(names, **totals["counts"]),
         "unsure": Uncertainty.on_grid(names, **totals["unsure"], classes=2),
@@ -166,14 +168,19 @@ def _sums(
         log_loss = -np.log(np.clip(np.where(y, p, 1 - p), clip, 1 - clip))
     n_cells = SCORE_GRID.size
     n_pixels = block.n_pixels
-    top_label = block.reliability(SCORE_GRID.index(confidence, tolerance), n_cells, confidence, right)
+    complement = None
+    least = None
+    if kind == "logits":  # next to 1 p rounds to it, but what is left of it does not
+        complement = expit(-scores)
+        least = np.minimum(complement, p)
+    top_label = block.reliability(SCORE_GRID.index(confidence, tolerance, least), n_cells, confidence, right)
     entropy_sum = block.total(entropy)
     sums: dict[str, dict[str, Array]] = {
         "histogram": {
             "counts": block.count(np.rint(255 * p).astype(np.intp) + LEVELS * y, 2 * LEVELS).reshape(-1, 2, LEVELS)
         },
         "top_label": top_label,
-        "foreground": block.reliability(SCORE_GRID.index(p, tolerance), n_cells, p, y),
+        "foreground": block.reliability(SCORE_GRID.index(p, tolerance, complement), n_cells, p, y),
         "sums": {
             "count": n_pixels,
             "log_loss": block.total(log_loss),

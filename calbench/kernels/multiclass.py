@@ -199,6 +199,8 @@ class _Pixels:
         entropy: `(n,)` nats.
         normaliser: `(n,)` ln Σ_k exp(logit_k − largest logit); None of probabilities.
         distances: what `LogitSums` adds up, `(n,)` each; empty of probabilities.
+        complement: `(n,)` sum of the other probabilities, which tells confidences apart that round to 1; None of
+            probabilities, which are what they are.
     """
 
     p: Array
@@ -208,6 +210,7 @@ class _Pixels:
     entropy: Array
     normaliser: Array | None
     distances: Mapping[str, Array]
+    complement: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -259,11 +262,15 @@ class _Kernel:
             "margin": top - second,
         }
         p = np.exp(z, out=spare)
-        total = _sum(p)
-        normaliser = np.log(total)
+        values = p.reshape(-1)
+        values[at_winner] = 0
+        others = _sum(p)
+        values[at_winner] = 1
+        total = 1 + others
+        normaliser = np.log1p(others)
         entropy = normaliser - _sum_of_products(p, z) / total
         p /= total
-        return _Pixels(p, z, winner, 1 / total, entropy, normaliser, distances)
+        return _Pixels(p, z, winner, 1 / total, entropy, normaliser, distances, others / total)
 
     def as_stored(self, p: Array, spare: Array) -> _Pixels:
         """The pixels of a block of probabilities `p`; `spare` is overwritten."""
@@ -307,7 +314,7 @@ class _Kernel:
     def sums(self, block: Block, pixels: _Pixels, y: Array | None) -> Sums:
         """What a block adds to each part; `pixels` are used up."""
         p, confidence = pixels.p, pixels.confidence
-        cell = SCORE_GRID.index(confidence, self.tolerance)
+        cell = SCORE_GRID.index(confidence, self.tolerance, pixels.complement)
         unsure = np.clip(pixels.entropy / math.log(self.classes), 0, 1)
         sums: dict[str, Mapping[str, Array]] = {
             "unsure": {
@@ -402,9 +409,11 @@ class _Kernel:
             parts["logits"] = LogitSums(names, **totals["logits"])
         for part in ("top_label", "objects", "rechosen"):
             if part in totals:
-                parts[part] = ReliabilityCells.on_grid(names, **totals[part], grid=SCORE_GRID)
+                parts[part] = ReliabilityCells.on_grid(names, **totals[part], grid=SCORE_GRID, rounded=self.logits)
         if "classes" in totals:
-            parts["classes"] = ReliabilityCells.on_grid(names, **totals["classes"], grid=CLASS_GRID)
+            parts["classes"] = ReliabilityCells.on_grid(
+                names, **totals["classes"], grid=CLASS_GRID, rounded=self.logits
+            )
             parts["sums"] = ScoreSums(names, **totals["sums"], clip=self.clip, classes=self.classes, binary=False)
             parts["counts"] = ClassCounts(names, **totals["counts"])
         if "left_closed" in totals:

@@ -116,7 +116,8 @@ class Block:
         n_rows = self.rows.stop - self.rows.start
         if n_rows > 1:
             cell = cell + n_cells * (self.row if pixel is None else self.row[pixel])
-        return np.bincount(cell, weights, minlength=n_rows * n_cells).reshape(n_rows, n_cells)
+        counts = np.bincount(cell, weights, minlength=n_rows * n_cells).reshape(n_rows, n_cells)
+        return counts if weights is None else counts.astype(np.float64, copy=False)  # of no pixel they are integers
 
     def total(self, values: Array) -> Array:
         """Sums over the pixels, the last axis, of each region: `(regions, ...)` float64."""

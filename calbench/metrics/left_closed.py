@@ -2,7 +2,7 @@
 
 Bin b holds the scores in [b / B, (b + 1) / B), and a bin of its own those of exactly 1: B bins are B + 1. On several classes
 the score is the largest probability against being right; on binary maps it is p against being foreground. torchmetrics
-counts in float32, which stops at 2^24 pixels a bin; here counts are exact.
+counts and adds in float32, which stops at 2^24 pixels a bin and loses digits long before; here counts and sums are exact.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from calbench.metrics.averages import defined_mean
 from calbench.metrics.metric import Reader
 from calbench.metrics.segmentation import recall_of_classes
 from calbench.statistics import ClassCounts, ReliabilityCells, Statistics
-from calbench.statistics.reliability import EDGE_TOLERANCE, SCORE_GRID, divide
+from calbench.statistics.reliability import EDGE_TOLERANCE, SCORE_GRID, divide, linspace_float32
 from calbench.statistics.rows import Array
 
 
@@ -45,7 +45,10 @@ def _shares(cells: ReliabilityCells, bins: int) -> Array:
             f"bins is {bins}; float scores are counted in {equal} left-closed cells, so the torchmetrics errors need a "
             f"divisor of {equal}, for example {near}"
         )
-    index = np.floor((cells.score + EDGE_TOLERANCE) * bins)
+    if len(cells.score) == equal + 1:
+        index = np.floor((cells.score + EDGE_TOLERANCE) * bins)
+    else:  # 8-bit levels, compared in float32 as torchmetrics does: levels 51, 102 and 119 fall below edges they are on
+        index = np.searchsorted(linspace_float32(bins + 1), cells.score.astype(np.float32), side="right") - 1
     return np.equal.outer(index, np.arange(bins + 1)).astype(np.float64)
 
 

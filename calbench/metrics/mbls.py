@@ -27,6 +27,13 @@ uniform = Reader(lambda statistics: statistics.uniform, _NEEDS, "mbls")
 objects = Reader(lambda statistics: statistics.objects, _NEEDS, "mbls")
 """Top-label cells of the pixels whose ground truth is not class 0."""
 
+batches = Reader(
+    lambda statistics: statistics.objects if statistics.rows_are_whole else None,
+    _NEEDS + ", not in hash groups (tables of more than 1000 samples)",
+    "mbls",
+)
+"""The same, of rows that are single images or samples, which batches are made of."""
+
 
 def interpolated_adaptive_error(scores: KeptScores, *, bins: int = 15) -> Array:
     """AECE with edges interpolated between the sorted confidences, a scalar.

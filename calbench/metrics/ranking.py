@@ -115,10 +115,11 @@ def _harmonic(start: Array, n: Array) -> Array:
 def loose(cells: ReliabilityCells) -> Array:
     """Whether the pixels of a cell may differ in score, `(..., cells)`: in cells of a grid, unless all lie at 0 or 1.
 
-    Saturated predictions hold many exact zeros and ones: true ties, whose order is not unknown but does not exist.
+    Saturated probabilities hold many exact zeros and ones: true ties, whose order is not unknown but does not exist. Those
+    that soft-max rounded have an order, that of their logits.
     """
     position = cells.position
-    return (cells.width > 0) & (position > 0) & (position < 1)
+    return (cells.width > 0) & (cells.rounded | ((position > 0) & (position < 1)))
 
 
 def _foreground(cells: ReliabilityCells) -> tuple[Array, Array]:

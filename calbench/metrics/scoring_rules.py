@@ -171,20 +171,21 @@ def _within(forecasts: Forecasts, total: Array) -> Array:
     return divide(total if cells.width.any() else np.zeros_like(sums.squared_error), sums.count)
 
 
-def corp_miscalibration(forecasts: Forecasts) -> Array:
+def corp_miscalibration(cells: ReliabilityCells) -> Array:
     """MCB = BS − BS of the isotonic recalibration: what a monotone calibrator of each class could gain. No bins.
 
-    BS = MCB − DSC + UNC, with UNC = `brier_uncertainty`. Added up over classes; the recalibration maps cells, not single
-    forecasts. Shape `(...,)`.
+    Both of the mean forecasts of levels or cells, so that brier = MCB − DSC + UNC + within-variance − within-covariance,
+    with UNC = `brier_uncertainty`; added up over classes. Never negative; where cells are wide (several classes: up to 1/60)
+    it sees less than a recalibration of every single forecast, signal and noise alike. Shape `(...,)`.
 
     Reference: Dimitriadis, Gneiting & Jordan, PNAS 2021 (doi:10.1073/pnas.2016191118).
     """
-    cells, sums = forecasts
-    return brier_score(sums) - _brier_recalibrated(cells)
+    of_means = brier_reliability(cells) - brier_resolution(cells) + brier_uncertainty(cells)
+    return of_means - _brier_recalibrated(cells)
 
 
 def corp_discrimination(cells: ReliabilityCells) -> Array:
-    """DSC = UNC − BS of the isotonic recalibration: what ranking alone is worth. No bins. Shape `(...,)`.
+    """DSC = UNC − BS of the isotonic recalibration of levels or cells: what ranking alone is worth. Shape `(...,)`.
 
     Reference: Dimitriadis, Gneiting & Jordan, PNAS 2021 (doi:10.1073/pnas.2016191118).
     """

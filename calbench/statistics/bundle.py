@@ -114,6 +114,11 @@ class Statistics:
             return np.asarray(self.top_label.count.sum(-1))
         return self.unsure.count if self.unsure is not None else np.zeros(len(self.names), np.int64)
 
+    @property
+    def rows_are_whole(self) -> bool:
+        """Whether a row is an image or a sample, rather than a group of many samples."""
+        return bool(self.conventions.get("samples", 0) == self.conventions.get("groups", 0))
+
     def reliability(self, event: Event) -> ReliabilityCells | None:
         """Reliability cells of an event; None for "foreground" where there are several classes."""
         if self.exact_histogram is not None:

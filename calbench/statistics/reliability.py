@@ -68,8 +68,12 @@ class Grid:
         """Number of cells."""
         return len(self.edges) - 1
 
-    def index(self, scores: Array, tolerance: float = EDGE_TOLERANCE) -> Array:
-        """Cell of each score: the rule of `bin_index`, then the refinement."""
+    def index(self, scores: Array, tolerance: float = EDGE_TOLERANCE, complement: Array | None = None) -> Array:
+        """Cell of each score: the rule of `bin_index`, then the refinement.
+
+        Args:
+            complement: 1 − score of each, where it is known better than `scores` tell: next to 1 they round to it.
+        """
         scores = np.asarray(scores, np.float64)
         cell = bin_index(scores, self.n_equal, tolerance)
         in_last = np.flatnonzero(cell == self.n_equal - 1)
@@ -77,8 +81,9 @@ class Grid:
         cell += len(self.first)
         if len(in_last):
             # x = m · 2ᵉ with m in [0.5, 1): −e halvings lie between the score and the start of the last equal cell
-            halved = -np.frexp((1 - scores.ravel()[in_last]) * self.n_equal)[1]
-            at_one = scores.ravel()[in_last] >= 1
+            left = 1 - scores.ravel()[in_last] if complement is None else complement.ravel()[in_last].astype(np.float64)
+            halved = -np.frexp(left * self.n_equal)[1]
+            at_one = left <= 0
             cell.ravel()[in_last] += np.where(at_one, self.halvings, np.clip(halved, 0, self.halvings))
         if len(in_first):
             cell.ravel()[in_first] = np.searchsorted(self.first, scores.ravel()[in_first], side="left")
@@ -127,10 +132,12 @@ class ReliabilityCells(BinSums):
     Attributes:
         score: the cells' scores, ascending, `(cells,)`, in [0, 1]; the middle of each cell of a grid.
         width: widths of the cells, `(cells,)`; 0 where all pixels of a cell share its score.
+        rounded: whether scores next to 0 and 1 were rounded to them (soft-max of logits), so that they are no true ties.
     """
 
     score: Array
     width: Array
+    rounded: bool = False
 
     @classmethod
     def exact(cls, names: tuple[str, ...], count: Array, correct: Array, score: Array) -> Self:
@@ -138,9 +145,19 @@ class ReliabilityCells(BinSums):
         return cls(names, count, count * score, correct, score, np.zeros(len(score)))
 
     @classmethod
-    def on_grid(cls, names: tuple[str, ...], count: Array, confidence: Array, correct: Array, grid: Grid) -> Self:
+    def on_grid(
+        cls,
+        names: tuple[str, ...],
+        count: Array,
+        confidence: Array,
+        correct: Array,
+        grid: Grid,
+        *,
+        rounded: bool = False,
+    ) -> Self:
         """Cells of a grid."""
-        return cls(names, count, confidence, correct, (grid.edges[:-1] + grid.edges[1:]) / 2, np.diff(grid.edges))
+        middle = (grid.edges[:-1] + grid.edges[1:]) / 2
+        return cls(names, count, confidence, correct, middle, np.diff(grid.edges), rounded)
 
     @property
     def position(self) -> Array:
@@ -164,6 +181,17 @@ class ReliabilityCells(BinSums):
         if shares.ndim == 2:
             return BinSums(self.names, *(sums @ shares for sums in cells))
         return BinSums(self.names, *(np.matmul(sums[..., None, :], shares)[..., 0, :] for sums in cells))
+
+
+def linspace_float32(n: int) -> Array:
+    """`torch.linspace(0, 1, n)`: float32, as torch rounds it.
+
+    torch counts up from the start and down from the end, each value rounded once (a fused multiply-add, as on every
+    processor with AVX2); float64 holds the product exactly, so rounding its result is the same.
+    """
+    step = np.float64(np.float32(1) / np.float32(n - 1))
+    index = np.arange(n)
+    return np.where(index < n // 2, step * index, 1 - step * index[::-1]).astype(np.float32)
 
 
 def equal_width(score: Array, n_bins: int) -> Array:
