@@ -84,7 +84,7 @@ class _Examined:
     folders: Folders
     n_pairs: int = 0
     pairs: tuple[Pair, ...] = ()
-    tables: bool = False
+    table: str | None = None
     scores: ScoreCoding | None = None
     truth: MaskCoding | LabelCoding | None = None
     fov: MaskCoding | None = None
@@ -99,8 +99,8 @@ class _Examined:
     @property
     def plan(self) -> Plan:
         """What can be read; masks whose coding is in doubt are read so that predictions can be examined."""
-        truth = None if self.tables else self.truth or UNKNOWN_CODING
-        return Plan(self.folders, self.pairs, self.scores, truth, self.fov)
+        truth = None if self.table else self.truth or UNKNOWN_CODING
+        return Plan(self.folders, self.pairs, self.scores, truth, self.fov, table=self.table)
 
     def add(self, code: str, severity: Severity, names: Sequence[str], message: str, remedy: str) -> None:
         """A finding about these files, if there are any."""
@@ -132,7 +132,7 @@ def check_folders(options: CollectOptions, *, jobs: int | None = None, progress:
     tasks = [
         (number, task)
         for number, one in enumerate(examined)
-        if one.tables or (one.scores is not None and (one.truth is not None or one.scores.binary))
+        if one.table or (one.scores is not None and (one.truth is not None or one.scores.binary))
         for task in tasks_of(one.plan, replace(options, scores=(), extras=()))
     ]
     with progress_bar("images", len(tasks), enabled=progress) as advance:
@@ -179,7 +179,7 @@ def _examine(survey: Survey, folders: Folders) -> _Examined:
         return one
     try:
         if survey.holds_tables(folders, readable):
-            one.tables, one.pairs = True, tuple(readable)
+            one.table, one.pairs = survey.table_kind(readable[0].pred), tuple(readable)
             return one
         one.scores = survey.scores(readable)
     except CalbenchError as error:
@@ -297,7 +297,7 @@ def _explain_failures(one: _Examined) -> None:
 def _explain_rows(one: _Examined) -> Statistics:
     """The rows of a combination; they are held against the inferred coding, then examined."""
     statistics = one.plan.sealed(Statistics.concat(one.rows))
-    known = one.truth is not None or one.tables
+    known = one.truth is not None or one.table is not None
     if known:
         try:
             verify_codings(one.plan, statistics)

@@ -82,6 +82,8 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> N
     defaults = {}
     for key, value in values.items():
         option = options.get(key.replace("_", "-"))
+        if option is None and key.replace("_", "-") in _ALL_NAMES:
+            continue  # of another command: one file may serve several
         if option is None:
             raise click.BadParameter(f"{path} sets {key!r}; keys are option names, such as pred, gt, n-boot")
         defaults[str(option.name)] = _config_value(path, key, option, value)
@@ -113,6 +115,9 @@ def _options(*groups: list[Command]) -> Callable[[Command], Command]:
     return decorate
 
 
+_ALL_NAMES: set[str] = set()
+"""Names of the options of all commands, filled below."""
+
 _CONFIG = [
     click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), is_eager=True,
                  expose_value=False, callback=_read_config,
@@ -136,7 +141,7 @@ _INPUT = [
                  help="Mask byte that means void (repeatable); such pixels enter no metric."),
     click.option("--ignore-index", "ignore_index", type=int, multiple=True, metavar="N",
                  help="Label that means void (repeatable), as stored in the masks; 0 and -1 are legal."),
-    click.option("--reduce-zero-label", is_flag=True, help="Label 0 is void, and classes count from 1."),
+    click.option("--reduce-zero-label", is_flag=True, help="Label 0 is void (255, too, below 255 classes); 1 is class 0."),
     click.option("--label-map", type=click.Path(dir_okay=False), metavar="FILE",
                  help="JSON or two-column text: stored label -> class, or ignore."),
     click.option("--input", type=click.Choice(["levels", "probabilities", "logits"]),
@@ -215,7 +220,7 @@ def _evaluate(
     Binary maps (8-bit, 16-bit, float), probabilities or logits of several classes, and classification tables: PNG, TIFF,
     .npy, .npz, NIfTI, CSV. Calibration, saliency and segmentation metrics with intervals that resample images, in one pass
     over the pixels. Every pair of every method and data set is checked before the first pixel is counted. Memory: about
-    60 KB an image, whatever its size; 2 KB more for each class.
+    60 KB an image, whatever its size; up to 7 KB more for each class.
 
     \b
     Examples:
@@ -251,6 +256,7 @@ def _evaluate(
             progress=not quiet,
             announce=say,
             settings=asdict(settings),
+            vet=lambda run: Results(run, settings),
         )
     results = Results(run, settings)
     with progress_bar("intervals", len(results.evaluators) + len(results.outside), enabled=not quiet) as advance:
@@ -327,7 +333,7 @@ def _metrics(profile: str | None, as_json: bool) -> None:
         average = "pixels and images" if metric.average == "pixels" and metric.per_image else metric.average
         options = f"; options {', '.join(metric.options)}" if metric.options else ""
         click.echo(f"{metric.name} {metric.arrow}".rstrip() + f"  (average over {average}{options})")
-        click.echo(f"    {metric.definition}\n    {metric.source}")
+        click.echo(f"    {metric.definition}\n    needs {metric.needs}\n    {metric.source}")
 
 
 @main.command("demo")
@@ -347,6 +353,15 @@ def _demo(output: Path, force: bool) -> None:
     from calbench.demo import run_demo
 
     run_demo(output, force=force)
+
+
+_ALL_NAMES |= {
+    name.lstrip("-")
+    for command in main.commands.values()
+    for parameter in command.params
+    for name in parameter.opts
+    if name != "--config"
+}
 
 
 def _announcer(quiet: bool) -> Callable[[str], None]:

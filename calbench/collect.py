@@ -16,7 +16,7 @@ from calbench.io.sample import Sample
 from calbench.io.tables import is_table, read_table
 from calbench.kernels import IMAGE_SCORES
 from calbench.measure import Request, Task, measure_pair, measure_sample, tasks_of
-from calbench.parallel import parallel_map
+from calbench.parallel import check_jobs, parallel_map
 from calbench.plan import CollectOptions, Plan, describe, fingerprint, plan_run, verify_codings
 from calbench.progress import progress_bar
 from calbench.statistics import Run, Statistics
@@ -106,6 +106,7 @@ def collect_folders(
     progress: bool = False,
     announce: Callable[[str], None] = lambda _: None,
     settings: Mapping[str, Any] | None = None,
+    vet: Callable[[Run], Any] = lambda _: None,
 ) -> Run:
     """Read folders: check all pairs of all combinations, then count.
 
@@ -114,6 +115,7 @@ def collect_folders(
         resume_from: statistics to continue from; refused when options or files have changed.
         progress: draw a bar on stderr.
         announce: receives what was inferred, skipped or left out, for people.
+        vet: receives the rows of one image of each combination before the others are read, to raise what is sure to fail.
         settings: what the rows are wanted for; recorded, and held against those of `resume_from`.
     """
     plans, notes = plan_run(options)
@@ -127,6 +129,10 @@ def collect_folders(
     done = resumed(resume_from, recorded, plans, current) if resume_from is not None else {}
     if done:
         announce(f"resuming: {len(done)} of {sum(len(plan.pairs) for plan in plans)} images are done")
+    check_jobs(jobs)
+    if not done:
+        firsts = [next(tasks_of(plan, options)) for plan in plans]
+        vet(assembled({(i, task.pair.name): measure_pair(task) for i, task in enumerate(firsts)}, plans, recorded, ()))
     tasks = [
         (number, task)
         for number, plan in enumerate(plans)

@@ -83,6 +83,8 @@ class Settings:
             )
         if not _is_whole(self.seed) or self.seed < 0:
             raise OptionError(f"seed is {self.seed}; it is a whole number, at least 0")
+        if self.group_by is not None:
+            resampling_units((), self.group_by)
         for name, value in self.options.items():
             if name == "ties" and value not in TIES:
                 raise UnknownName("tie rule", str(value), TIES)
@@ -202,9 +204,13 @@ class Evaluator:
     @cached_property
     def unit_of_row(self) -> Array:
         """The resampling unit of each image, `(rows,)`."""
-        names = self.statistics.names
-        if self.statistics.conventions.get("volumes") and self.settings.group_by is None:
-            return resampling_units([owner(name) for name in names], ".*")
+        names: Sequence[str] = self.statistics.names
+        if not self.has_images and self.settings.group_by is not None:
+            raise OptionError("--group-by groups images by their names; the samples of a table have none")
+        if "volumes" in self.statistics.conventions:
+            names = [owner(name) for name in names]
+            if self.settings.group_by is None:
+                return resampling_units(names, ".*")
         try:
             return resampling_units(names, self.settings.group_by)
         except InputError:

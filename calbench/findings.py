@@ -15,7 +15,7 @@ import numpy as np
 from calbench.intervals import FEW_UNITS
 from calbench.metrics.ranking import auroc
 from calbench.statistics import Run, Statistics
-from calbench.statistics.rows import Array
+from calbench.statistics.rows import Array, owner
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -290,7 +290,7 @@ def duplicates(evidence: Evidence) -> Iterator[Finding]:
     """The same file under several names, and masks handed in as predictions."""
     if evidence.statistics.facts is None:
         return
-    pred, gt = evidence.fact("pred_digest"), evidence.fact("gt_digest")
+    pred, gt = (_once_a_file(evidence, column) for column in ("pred_digest", "gt_digest"))
     binary = evidence.statistics.histogram is not None
     varied = evidence.varied if binary else np.ones(len(pred), bool)
     plain = (evidence.n_foreground == 0) | (evidence.n_foreground == evidence.n_pixels) if binary else gt == 0
@@ -323,12 +323,26 @@ def prediction_files(evidence: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def probabilities_as_logits(evidence: Evidence) -> Iterator[Finding]:
+    """Values that look like probabilities, declared to be logits."""
+    looks = evidence.fact("normalised") > 0
+    if evidence.statistics.conventions.get("input") == "logits" and looks.all():
+        yield from evidence.report(
+            "probabilities-as-logits", "warning", looks,
+            "read as logits, but all values lie in [0, 1], like probabilities (and, of several classes, add up to 1): "
+            "soft-max of probabilities is nearly uniform",
+            "say --input probabilities, unless these are logits",
+        )  # fmt: skip
+
+
 def few_images(evidence: Evidence) -> Iterator[Finding]:
     """Too few images to resample."""
-    n = len(evidence.n_pixels)
+    volumes = "volumes" in evidence.statistics.conventions
+    n = len({owner(name) if volumes else name for name in evidence.statistics.names})
     if n < FEW_UNITS:
+        units = "volumes" if volumes else "images"
         yield from evidence.report(
-            "few-images", "note", np.ones(n, bool), f"{n} images: intervals that resample images are rough below 30",
+            "few-images", "note", evidence.n_pixels >= 0, f"{n} {units}: intervals that resample {units} are rough below 30",
             "read the intervals as a rough guide; add images if there are more",
         )  # fmt: skip
 
@@ -463,6 +477,7 @@ PREDICTION_DETECTORS: tuple[Detector, ...] = (
     void_images,
     duplicates,
     prediction_files,
+    probabilities_as_logits,
     few_images,
 )
 """Detectors that hold whatever the masks mean."""
@@ -483,6 +498,7 @@ CLASS_DETECTORS: tuple[Detector, ...] = (
     void_images,
     duplicates,
     prediction_files,
+    probabilities_as_logits,
     few_images,
     absent_classes,
     mean_shift,
@@ -548,4 +564,14 @@ def copied_predictions(measured: Mapping[tuple[str, str], Statistics]) -> Iterat
 
 def _repeated(digests: Array) -> Array:
     _, inverse, counts = np.unique(digests, return_inverse=True, return_counts=True)
-    return np.asarray(counts[inverse] > 1)
+    return np.asarray((counts[inverse] > 1) & (digests >= 0))
+
+
+def _once_a_file(evidence: Evidence, column: str) -> Array:
+    """A digest of each file: of a volume's slices the first has it, the others have negative numbers, all different."""
+    digests = evidence.fact(column)
+    if "volumes" not in evidence.statistics.conventions:
+        return digests
+    files = [owner(name) for name in evidence.statistics.names]
+    first = np.unique(files, return_index=True)[1]
+    return np.where(np.isin(np.arange(len(files)), first), digests, -1 - np.arange(len(files)))

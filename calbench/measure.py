@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from calbench.errors import OptionError, RangeError, ShapeError
+from calbench.errors import RangeError, ShapeError
 from calbench.io.arrays import VOLUMES, StoredArray, extension, grey_from_array, read_array, read_header
-from calbench.io.coding import MaskCoding, read_mask
+from calbench.io.coding import MaskCoding, mask_from_array, read_mask
 from calbench.io.images import FORMATS, GreyImage, read_grey, resize_bilinear
 from calbench.io.labels import LabelCoding, read_label_map, read_labels
 from calbench.io.pairing import Pair
-from calbench.io.predictions import ScoreCoding, eps_of, kind_of_table, looks_normalised, resize_scores, squeezed
+from calbench.io.predictions import ScoreCoding, eps_of, looks_normalised, resize_scores, squeezed
 from calbench.io.sample import Sample
 from calbench.io.tables import Table, read_table, sample_groups
 from calbench.kernels import (
@@ -67,6 +67,7 @@ class Task:
     fov: MaskCoding | None
     options: CollectOptions
     request: Request
+    table: str | None = None
 
 
 def measure_sample(sample: Sample, request: Request = Request()) -> Statistics:
@@ -141,7 +142,7 @@ def tasks_of(plan: Plan, options: CollectOptions) -> Iterator[Task]:
     """What is to be done for each pair of a combination."""
     request = Request(options.scores, options.extras, options.regions, options.boundary_width)
     for pair in plan.pairs:
-        yield Task(pair, plan.scores, plan.truth, plan.fov, options, request)
+        yield Task(pair, plan.scores, plan.truth, plan.fov, options, request, plan.table)
 
 
 def measure_pair(task: Task) -> Statistics:
@@ -152,9 +153,8 @@ def measure_pair(task: Task) -> Statistics:
     gts = _read_truth(task)
     fovs = [None] * len(preds) if task.pair.mask is None else [read_mask(task.pair.mask)]
     if not len(preds) == len(gts) == len(fovs):
-        raise ShapeError(
-            f"{task.pair.pred} has {len(preds)} slices, its mask {len(gts)}, its field of view {len(fovs)}; save them alike"
-        )
+        fov = "" if task.pair.mask is None else f", its field of view {len(fovs)}"
+        raise ShapeError(f"{task.pair.pred} has {len(preds)} slices, its mask {len(gts)}{fov}; save them alike")
     digits = len(str(len(preds) - 1))
     names = (
         [task.pair.name]
@@ -203,9 +203,8 @@ def _read_truth(task: Task) -> Sequence[GreyImage | _Labels | None]:
         return [_Labels(raw, digest)]
     if extension(path) in VOLUMES:
         stored = read_array(path, "mask", key)
-        return [
-            grey_from_array(replace(stored, array=stored.array[:, :, z]), path) for z in range(stored.array.shape[2])
-        ]
+        planes = np.moveaxis(stored.array, 2, 0)
+        return [mask_from_array(replace(stored, array=values), path) for values in planes]
     return [read_mask(path, key)]
 
 
@@ -321,11 +320,9 @@ def _measure_table(task: Task) -> Statistics:
     if table.scores is None:
         rows = _measure_decisions(names, table, target[0], None if valid is None else valid[0], group)
     else:
-        kind = options.input or kind_of_table(pair.pred, table.scores)
-        if kind == "levels":
-            raise OptionError(f"--input levels, but {pair.pred} is a table of {table.stored} scores")
         rows = measure_class_rows(
-            names, table.scores[None], kind, target, valid, layout="HWC", region=group[None],
+            names, table.scores[None], "logits" if task.table == "logits" else "probabilities", target, valid,
+            layout="HWC", region=group[None],
             extras=task.request.extras, clip=eps_of(table.stored), where=str(pair.pred),
         )  # fmt: skip
     digests = {"pred_digest": table.digest, "gt_digest": table.digest}

@@ -25,6 +25,16 @@ def default_jobs(n_tasks: int) -> int:
     return max(1, min(cpu_count(), n_tasks // TASKS_PER_WORKER))
 
 
+def check_jobs(jobs: int | None) -> None:
+    """Refuse a number of processes below 1.
+
+    Raises:
+        OptionError: it is.
+    """
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"jobs is {jobs}; it is a number of processes, at least 1")
+
+
 def parallel_map(
     function: Callable[[Task], Result], tasks: Sequence[Task], jobs: int | None = None
 ) -> Iterator[Result]:
@@ -35,8 +45,7 @@ def parallel_map(
     Raises:
         OptionError: jobs below 1.
     """
-    if jobs is not None and jobs < 1:
-        raise OptionError(f"jobs is {jobs}; it is a number of processes, at least 1")
+    check_jobs(jobs)
     jobs = default_jobs(len(tasks)) if jobs is None else jobs
     if jobs == 1:
         yield from map(function, tasks)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from calbench.errors import InputError, OptionError, RangeError, ShapeError, UnknownName, listing, plural
-from calbench.io.arrays import VOLUMES, extension, read_header
+from calbench.io.arrays import VOLUMES, extension, member_of, read_header
 from calbench.io.arrays import Role as ArrayRole
 from calbench.io.coding import CodedFiles, MaskCoding, Role, infer_coding, verify_coding
 from calbench.io.labels import LabelCoding, read_label_map
 from calbench.io.pairing import Folders, Pair, find_folders, find_outside, match_files
-from calbench.io.predictions import Kind, Layout, ScoreCoding, Shape, Size, flat_shape, infer_scores
-from calbench.io.tables import is_table
+from calbench.io.predictions import Kind, Layout, ScoreCoding, Shape, Size, flat_shape, infer_scores, kind_of_table
+from calbench.io.tables import TEXT, is_table, read_table
 from calbench.kernels import IMAGE_SCORES
 from calbench.statistics import Statistics
 
@@ -142,6 +142,7 @@ class Plan:
         truth: how masks code foreground or classes; None where there are none.
         fov: how fields of view are coded.
         notes: what was skipped or resized.
+        table: what a classification table holds: "decisions", "probabilities" or "logits".
     """
 
     folders: Folders
@@ -150,6 +151,7 @@ class Plan:
     truth: MaskCoding | LabelCoding | None
     fov: MaskCoding | None
     notes: tuple[str, ...] = ()
+    table: str | None = None
 
     @property
     def many_rows(self) -> bool:
@@ -160,7 +162,7 @@ class Plan:
     def conventions(self) -> dict[str, Any]:
         """What was inferred or declared for these folders, as recorded with the rows."""
         if self.scores is None:
-            return {"input": "table"}
+            return {"input": self.table, "table": True}
         found: dict[str, Any] = {"input": self.scores.kind, "input_declared": self.scores.declared}
         found |= {"stored": self.scores.stored, "classes": max(self.scores.classes, 2), "layout": self.scores.layout}
         if self.scores.binary:
@@ -228,7 +230,7 @@ class Survey:
         matching = match_files(folders, pred_suffix=options.pred_suffix, gt_suffix=options.gt_suffix)
         matching.raise_on_problems(folders, skip_missing=options.on_missing == "skip")
         if self.holds_tables(folders, matching.pairs):
-            return Plan(folders, matching.pairs, None, None, None)
+            return Plan(folders, matching.pairs, None, None, None, table=self.table_kind(matching.pairs[0].pred))
         scores = self.scores(matching.pairs, like)
         left_out = len(matching.without_gt) + len(matching.without_pred) + len(matching.without_mask)
         where = f"{folders.method} on {folders.dataset}"
@@ -258,6 +260,8 @@ class Survey:
         options = self.options
         tables = [is_table(pair.pred, options.npz_key, options.gt_npz_key) for pair in pairs]
         if not any(tables):
+            for pair in pairs:
+                self.refuse_one_array_twice(pair)
             alone = [pair.pred for pair in pairs if pair.gt == pair.pred and extension(pair.pred) != ".npz"]
             if alone and self.options.gt is None:
                 raise OptionError(
@@ -274,7 +278,48 @@ class Survey:
         for option in (name for name, value in given.items() if value):
             why = "which holds its labels" if option == "--gt" else "which has no pixels"
             raise OptionError(f"{pairs[0].pred} is a classification table, {why}; leave out {option}")
+        if len(pairs) > 1:
+            raise InputError(
+                f"{folders.pred} holds {len(pairs)} classification tables; each is one method's: name them by "
+                f"--pred '{folders.pred}/{{method}}{extension(pairs[0].pred)}', or one of them by --pred FILE"
+            )
         return True
+
+    def refuse_one_array_twice(self, pair: Pair) -> None:
+        """A file that is to hold both must have an array for each.
+
+        Raises:
+            InputError: one array would be taken for prediction and mask.
+            ShapeError: the labels of a table are of another number than its scores.
+        """
+        if pair.gt != pair.pred or extension(pair.pred) != ".npz":
+            return
+        options = self.options
+        roles: tuple[tuple[ArrayRole, str | None], ...] = (
+            ("prediction", options.npz_key),
+            ("mask", options.gt_npz_key),
+        )
+        names = [member_of(pair.pred, role, key) for role, key in roles]
+        if names[0] == names[1]:
+            raise InputError(
+                f"{pair.pred} has no labels beside the predictions {names[0]!r}; say where they are: --gt DIR, or, if another "
+                "array of the file holds them, --gt-npz-key KEY"
+            )
+        shapes = [self.header(pair.pred)[0], self.header(pair.pred, "mask")[0]]
+        if len(shapes[0]) == 2 and (len(shapes[1]) == 1 or (shapes[1][1:] == (1,) and shapes[0][1:] != (1,))):
+            raise ShapeError(
+                f"{pair.pred} holds scores of shape {shapes[0]} and labels of shape {shapes[1]}; of a table expected (N, C) "
+                "and (N,)"
+            )
+
+    def table_kind(self, path: Path) -> str:
+        """What a table holds: decisions (a class and its confidence), probabilities or logits."""
+        if extension(path) in TEXT:
+            return "decisions"
+        if self.options.input == "levels":
+            raise OptionError(f"--input levels, but {path} is a table of scores")
+        scores = read_table(path, self.options.npz_key, self.options.gt_npz_key).scores
+        return self.options.input or ("decisions" if scores is None else kind_of_table(path, scores))
 
     def scores(self, pairs: Sequence[Pair], like: ScoreCoding | None = None) -> ScoreCoding:
         """How the predictions of a folder are stored."""
@@ -392,7 +437,7 @@ def describe(plans: Sequence[Plan]) -> list[str]:
 
 def _described(plan: Plan) -> str:
     if plan.scores is None:
-        return "classification; samples are resampled, in at most 1000 hash groups"
+        return f"{plan.table}; samples are resampled, in at most 1000 hash groups"
     parts = [] if plan.scores.eight_bit else [plan.scores.text]
     if isinstance(plan.truth, MaskCoding):
         how = "given" if plan.truth.declared else "inferred"
@@ -403,7 +448,7 @@ def _described(plan: Plan) -> str:
         if plan.truth is not None and plan.truth.mapping is not None:
             parts.append(f"a label map of {len(plan.truth.mapping)} values")
         if plan.truth is not None and plan.truth.reduce_zero:
-            parts.append("labels from 1, 0 void")
+            parts.append("labels from 1, 0 void" + (", 255 void" if plan.truth.classes < 255 else ""))
     if plan.folders.ood:
         parts.append("out of distribution")
     if ignored:

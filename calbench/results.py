@@ -83,6 +83,8 @@ class Results:
         self._refuse_what_none_can_give()
 
     def _refuse_what_none_can_give(self) -> None:
+        for evaluator in self.evaluators.values():
+            evaluator.unit_of_row  # noqa: B018 - raises where names do not match the groups asked for
         given = {metric.name for e in (*self.evaluators.values(), *self.outside.values()) for metric in e.metrics}
         if self.outside:
             given |= {metric.name for metric in self.settings.chosen if metric.scope == "id-ood"}
@@ -110,6 +112,16 @@ class Results:
         for inside in insides:
             label = {"id": inside.dataset} if len(insides) > 1 else None
             yield Separation(self.evaluators[inside], self.outside[key], self.settings, label)
+
+    def _left_out(self) -> list[str]:
+        """Metrics of a named convention that none of these predictions can give."""
+        given = {metric.name for e in (*self.evaluators.values(), *self.outside.values()) for metric in e.metrics}
+        missing: dict[str, list[str]] = {}
+        if self.settings.metrics is None and self.settings.profile != Settings.profile:
+            for metric in self.settings.chosen:
+                if metric.name not in given:
+                    missing.setdefault(metric.needs, []).append(metric.name)
+        return [f"left out: {', '.join(names)}: {needs} needed" for needs, names in missing.items()]
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -213,17 +225,18 @@ class Results:
     @cached_property
     def warnings(self) -> list[str]:
         """What to know about the intervals: few resampling units make them short, very few none."""
+        lines = self._left_out()
         if not self.settings.n_boot:
-            return []
+            return lines
         sizes: dict[tuple[str, int, str], list[str]] = {}
         for key, evaluator in (self.evaluators | self.outside).items():
             if key.region == ALL:
                 sizes.setdefault((key.dataset, evaluator.n_units, evaluator.unit), []).append(key.method)
-        lines = []
         for (dataset, n, unit), methods in sizes.items():
             where = f"{', '.join(methods)} on {dataset}"
             if n < MIN_UNITS:
-                lines.append(f"{where}: no intervals, {n} {unit} are too few to resample (at least {MIN_UNITS})")
+                few = f"1 {unit.replace('s', '', 1)} is" if n == 1 else f"{n} {unit} are"
+                lines.append(f"{where}: no intervals, {few} too few to resample (at least {MIN_UNITS})")
             elif n < FEW_UNITS:
                 lines.append(f"{where}: intervals from {n} {unit} are somewhat short; {FEW_UNITS} or more are better")
         return lines

@@ -463,14 +463,13 @@ def test_void_pixels_may_hold_anything(evaluate: Evaluate, tmp_path: Path, value
             assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_floats_of_two_types_in_one_folder(evaluate: Evaluate, tmp_path: Path) -> None:
-    """The coarser one decides how probabilities are clipped."""
+def test_floats_of_two_types_in_one_folder(refusal: Refusal, tmp_path: Path) -> None:
+    """One type decides how the probabilities of all images are clipped; another one would change their NLL."""
     p = changed(LOGITS, lambda z: softmax(3 * np.float64(z)).astype(np.float32))
     p["c"] = p["c"].astype(np.float16)
-    p["d"][:, 2, 3] = np.arange(CLASSES) == (LABELS["d"][2, 3] + 1) % CLASSES
-    report = evaluate(*pair(tmp_path, p, LABELS), "--metrics", SHOWN)
-    assert report.conventions["stored"] == "float16"
-    assert_textbook(report, pooled(p, lambda p: flat(np.float64(p))), pooled(LABELS, np.ravel), clip=2.0**-10)
+    said = refusal(*pair(tmp_path, p, LABELS))
+    for expected in ("mix types", "c.npy (float16)", "a.npy (float32)"):
+        assert expected in said
 
 
 def test_percentages_and_0_to_255_floats(evaluate: Evaluate, refusal: Refusal, tmp_path: Path) -> None:
@@ -1615,7 +1614,8 @@ def test_the_doctor_finds_a_file_with_nan(calbench: Run, tmp_path: Path, kind: s
     options = healthy(kind, tmp_path)
     path = next((tmp_path / "net").glob(f"{odd}.*"))
     sound = {"logits": LOGITS, "probabilities": changed(LOGITS, softmax), "float32": changed(MAPS, sigmoid)}[kind]
-    write(tmp_path / "net", {odd: spoilt(sound[odd], np.nan)}, path.suffix)
+    bad = spoilt(sound[odd], np.nan)
+    write(tmp_path / "net", {odd: bad.astype(np.float32) if kind == "float32" else bad}, path.suffix)
     code, diagnosis = check(calbench, *options)
     assert code == 1
     errors = [finding for finding in diagnosis["findings"] if finding["severity"] == "error"]
@@ -1645,3 +1645,101 @@ def test_axes_of_one_batch_or_one_slice_do_not_matter(evaluate: Evaluate, refusa
         assert numbers(found, "value", "n_pixels") == expected
     several = {key: np.stack([array, array]) for key, array in LOGITS.items()}
     assert "(H, W), (C, H, W) or (H, W, C)" in refusal(*pair(tmp_path / "two", several, LABELS))
+
+
+# --- what is told apart, and what is said of it ---------------------------------------------------------------------------
+
+
+def test_a_folder_of_tables_is_several_methods(refusal: Refusal, evaluate: Evaluate, tmp_path: Path) -> None:
+    logits, labels = draw_table(30)
+    for name in ("m", "n"):
+        write(tmp_path / "tables", {name: {"logits": logits, "label": labels}}, ".npz")
+    said = refusal("--pred", tmp_path / "tables")
+    for expected in ("2 classification tables", "{method}.npz"):
+        assert expected in said
+    report = evaluate("--pred", f"{tmp_path}/tables/{{method}}.npz", "--metrics", "ece")
+    assert {row["method"] for row in report.rows()} == {"m", "n"}
+    assert report.conventions["input"] == "logits"
+    assert (report.conventions["samples"], report.conventions["groups"]) == (30, 30)
+
+
+def test_one_array_is_never_prediction_and_mask(refusal: Refusal, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", MAPS["a"] > 0, MASKS["a"])
+    said = refusal("--pred", tmp_path / "a.npz")
+    for expected in ("no labels", "'arr_0'", "--gt-npz-key"):
+        assert expected in said
+
+
+def test_labels_of_another_number_than_samples(refusal: Refusal, tmp_path: Path) -> None:
+    logits, labels = draw_table(30)
+    write(tmp_path, {"m": {"logits": logits, "label": labels[:29]}}, ".npz")
+    assert "(N, C) and (N,)" in refusal("--pred", tmp_path / "m.npz")
+
+
+def test_a_profile_says_what_it_has_to_leave_out(calbench: Run, tmp_path: Path) -> None:
+    """Rows that were collected for another profile lack what this one reads."""
+    out = tmp_path / "out"
+    arguments = ("evaluate", *pair(tmp_path, LOGITS, LABELS), "--n-boot", 0, "-o", out)
+    assert calbench(*arguments).exit_code == 0
+    for profile, name in (("torchmetrics", "torchmetrics_ece"), ("mbls", "mbls_aece")):
+        said = calbench("evaluate", "--stats", out / "stats.npz", "--n-boot", 0, "--profile", profile).stderr
+        assert "left out" in said
+        assert name in said
+        assert f"--profile {profile}" in said
+
+
+def test_what_must_fail_fails_before_the_pixels(calbench: Run, tmp_path: Path) -> None:
+    """So that no half-finished run stands in the way of the corrected command."""
+    options = pair(tmp_path, LOGITS, LABELS)
+    for wrong in (("--group-by", "("), ("--group-by", "zzz"), ("-j", 0), ("--metrics", "max_f"), ("--profile", "aslp")):
+        result = calbench("evaluate", *options, "-o", tmp_path / "out", *wrong)
+        assert result.exit_code in (1, 2), wrong
+        assert not (tmp_path / "out" / "partial.npz").exists(), wrong
+    assert calbench("evaluate", *options, "-o", tmp_path / "out", "--n-boot", 0).exit_code == 0
+
+
+def test_a_method_that_is_not_there_is_refused(refusal: Refusal, tmp_path: Path) -> None:
+    options = pair(tmp_path, LOGITS, LABELS)
+    said = refusal("--pred", f"{tmp_path}/{{method}}", *options[2:], "--method", "net", "--method", "xx")
+    for expected in ("--method xx", "net"):
+        assert expected in said
+
+
+def test_binary_masks_as_floats_and_with_negative_void(evaluate: Evaluate, tmp_path: Path) -> None:
+    p = changed(MAPS, sigmoid)
+    masks = changed(MASKS, lambda mask: (mask > 128).astype(np.float64))
+    expected = numbers(evaluate(*pair(tmp_path / "bytes", p, MASKS), "--metrics", "ece,brier"), "value", "n_pixels")
+
+    def arrays(folder: Path, gts: Arrays) -> tuple[object, ...]:
+        return "--pred", write(folder / "net", p, ".npy"), "--gt", write(folder / "toy" / "gt", gts, ".npy")
+
+    found = evaluate(*arrays(tmp_path / "floats", masks), "--metrics", "ece,brier")
+    assert numbers(found, "value", "n_pixels") == expected
+    void = {name: mask.astype(np.int16) for name, mask in masks.items()}
+    for mask in void.values():
+        mask[:3] = -1
+    report = evaluate(*arrays(tmp_path / "void", void), "--ignore-index", -1, "--metrics", "brier")
+    pixels = [(p[name][3:] - masks[name][3:]).ravel() ** 2 for name in p]
+    assert report.value("brier") == pytest.approx(np.concatenate(pixels).mean(), abs=1e-12)
+
+
+def test_probabilities_declared_to_be_logits_are_noticed(calbench: Run, tmp_path: Path) -> None:
+    for sound, masks in ((changed(LOGITS, softmax), LABELS), (changed(MAPS, sigmoid), MASKS)):
+        options = pair(tmp_path / str(len(masks["a"].shape) + len(sound["a"].shape)), sound, masks)
+        result = calbench("evaluate", *options, "--input", "logits", "--n-boot", 0)
+        assert result.exit_code == 0
+        assert "probabilities-as-logits" in " ".join(result.stderr.split())
+
+
+def test_groups_of_volumes_are_named_by_the_volumes(
+    evaluate: Evaluate, tmp_path: Path, save_volume: SaveVolume
+) -> None:
+    generator = np.random.default_rng(4)
+    for number in range(6):
+        name = f"pat{number // 2}_s{number}.nii.gz"
+        save_volume(tmp_path / "net" / name, generator.random((9, 8, 3)).astype(np.float32))
+        save_volume(tmp_path / "gt" / name, (generator.random((9, 8, 3)) > 0.5).astype(np.uint8))
+    options = ("--pred", tmp_path / "net", "--gt", tmp_path / "gt", "--metrics", "brier", "--n-boot", 40)
+    report = evaluate(*options, "--group-by", r"_s(\d)$")
+    assert "duplicate" not in report.said
+    assert report.row("brier")["n_images"] == 18

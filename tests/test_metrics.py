@@ -69,6 +69,7 @@ def on_grid(score, correct, row=None, *, names=("a",), grid: Grid = SCORE_GRID) 
         summed(row, cell, shape, score.astype(float)),
         summed(row[right], cell[right], shape),
         grid,
+        rounded=score.dtype == np.float64,  # as the kernels say: 1 and the numbers next to it share the last cell
     )
 
 
@@ -509,7 +510,7 @@ def test_exact_cells_report_no_bound():
 def test_saturated_scores_are_true_ties():
     """Half of the pixels at exactly 0 or 1, right and wrong: their order is known, the bound has no part of them."""
     generator = np.random.default_rng(0)
-    p = generator.choice([0.0, 1.0], 1000)
+    p = generator.choice([0.0, 1.0], 1000).astype(np.float32)
     y = generator.random(1000) < 0.2 + 0.6 * p
     statistics = binary(p, y)
     for name in ("auroc", "ap", "auroc_error", "aupr_error", "fpr95_error", "aurc", "ks", "aece"):

@@ -123,6 +123,16 @@ def read_array(path: Path, role: Role, key: str | None = None) -> StoredArray:
     raise _unknown(path)
 
 
+def member_of(path: Path, role: Role, key: str | None = None) -> str:
+    """Name of the array of an .npz file that `read_array` takes.
+
+    Raises:
+        FormatError: no such file, or not found in it.
+    """
+    with _archive(path) as archive:
+        return _member(archive, path, role, key).filename.removesuffix(".npy")
+
+
 def grey_from_array(stored: StoredArray, path: Path) -> images.GreyImage:
     """A binary map or mask from .npy or .npz, as if it had been an image: bool is 1 bit, integers are 8-bit levels.
 

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 
 from calbench.errors import OptionError, RangeError
-from calbench.io.arrays import VOLUMES, extension, grey_from_array, read_array
+from calbench.io.arrays import VOLUMES, StoredArray, extension, grey_from_array, plane, read_array
 from calbench.io.images import FORMATS, GreyImage, read_grey
+from calbench.io.labels import whole_numbers
 from calbench.statistics.rows import Array
 
 Role = Literal["masks", "fields of view"]
@@ -19,6 +20,8 @@ Role = Literal["masks", "fields of view"]
 SAMPLE = 8
 """Masks looked at to decide the coding; more only while they are all empty."""
 DEFAULT_THRESHOLD = 128
+LOWEST = 1 << 15
+"""Void values below 0 go down to minus this: masks that hold them are read as 16 bits."""
 NOISE = 0.01
 """In a folder of grey masks, a file whose highest byte is 1 is nearly empty if fewer pixels than this hold it."""
 
@@ -69,7 +72,7 @@ def infer_coding(
         RangeError: only {0, 1, 255} occur, where 255 is likely void.
     """
     for name, value in [("--gt-threshold", threshold), *(("the void value", v) for v in void_values)]:
-        if value is not None and not 0 <= value <= 255:
+        if value is not None and not (0 if name == "--gt-threshold" else -LOWEST) <= value <= 255:
             raise OptionError(f"{name} is {value}; mask bytes are 0 to 255")
     spread = np.linspace(0, len(paths) - 1, min(SAMPLE, len(paths))).round().astype(int)
     order = [paths[i] for i in dict.fromkeys(spread)]
@@ -79,7 +82,7 @@ def infer_coding(
         if number >= SAMPLE and any(values - {0} for _, values in found):
             break
         image = read_mask(path, key)
-        values = {int(value) for value in np.flatnonzero(np.bincount(image.levels.ravel(), minlength=256))}
+        values = set(np.unique(image.levels).tolist())
         found.append((image.bits, values - set(void_values) if image.bits > 1 else values))
     values = set().union(*(each for _, each in found))
     if all(bits == 1 for bits, _ in found):
@@ -146,13 +149,24 @@ def verify_coding(coding: MaskCoding, folder: Path, files: CodedFiles, role: Rol
 
 
 def read_mask(path: Path, key: str | None = None) -> GreyImage:
-    """A mask's bytes; coloured palettes give their indices, the slices of a volume lie side by side."""
+    """A mask's values; coloured palettes give their indices, the slices of a volume lie side by side."""
     if extension(path) in FORMATS:
         return read_grey(path)
     stored = read_array(path, "mask", key)
     if extension(path) in VOLUMES:
         stored = replace(stored, array=stored.array.reshape(len(stored.array), -1))
-    return grey_from_array(stored, path)
+    return mask_from_array(stored, path)
+
+
+def mask_from_array(stored: StoredArray, path: Path) -> GreyImage:
+    """A binary mask in an array: bool, integers up to 255 (below 0 for void), or floats that are whole numbers."""
+    labels = plane(whole_numbers(stored.array, path), path)
+    if labels.dtype == bool or labels.min(initial=0) >= 0:
+        return grey_from_array(replace(stored, array=labels, stored=labels.dtype.name), path)
+    low, high = int(labels.min()), int(labels.max())
+    if low < -LOWEST or high > 255:
+        raise RangeError(f"{path} holds values {low}..{high}; expected 0..255, and at least -{LOWEST} for void")
+    return GreyImage(labels.astype(np.int16), 16, 1, 0, False, stored.digest)
 
 
 def ambiguous_coding(folder: Path, role: Role) -> RangeError:

@@ -29,12 +29,13 @@ class LabelCoding:
     """The rule that turns the raw values of label masks into classes 0..classes − 1, and void.
 
     In this order: raw values in `ignore` are void; then `mapping` gives the class of each raw value, or `reduce_zero` makes
-    raw 0 and 255 void and takes 1 from the others (reduce_zero_label of mmsegmentation), or a raw value is its class.
+    raw 0 void, and raw 255 where there are fewer than 255 classes, and takes 1 from the others (reduce_zero_label of
+    mmsegmentation), or a raw value is its class.
 
     Attributes:
         classes: their number.
         ignore: raw values that are void, literally: 0 and -1 are legal, and a byte of 255 is not -1.
-        reduce_zero: whether raw 0 stands for void.
+        reduce_zero: whether raw 0 (and 255) stands for void.
         mapping: class of each raw value, -1 for void.
     Raises:
         OptionError: no class, or `reduce_zero` together with `mapping`.
@@ -89,7 +90,8 @@ class LabelCoding:
         if self.mapping is not None:
             return np.array([self.mapping.get(value, NO_CLASS) for value in values.tolist()], np.int64)
         if self.reduce_zero:
-            return np.where(values == 255, VOID, values - 1)  # and 0 becomes -1
+            is_void = (values == 255) & (self.classes < 255)  # where there are more classes, 255 is one of them
+            return np.where(is_void, VOID, values - 1)  # and 0 becomes -1
         return np.where(values < 0, NO_CLASS, values)
 
     def _error(self, wrong: Array, path: Path) -> RangeError:
@@ -160,6 +162,10 @@ def read_label_map(path: Path) -> dict[int, int]:
     for raw, name in pairs:
         if raw in classes:
             raise FormatError(f"{path} names the raw value {raw} twice; keep one line for it")
+        if max(abs(raw), abs(name)) >= 2**31:
+            raise FormatError(
+                f"{path} maps {raw} to {name}; labels and classes are numbers below 2147483648; correct it"
+            )
         classes[raw] = name
     if not classes:
         raise FormatError(f"{path} is empty; expected the class of each raw label value; write them into it")

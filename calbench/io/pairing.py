@@ -143,6 +143,13 @@ def find_folders(
     elif "{dataset}" not in pred:
         gt_of = {dataset: folder for dataset, folder in gt_of.items() if any(dataset == d for d, _ in pred_of)}
 
+    for option, asked, there in (
+        ("--method", methods if "{method}" in pred else (), {m for _, m in pred_of}),
+        ("--dataset", datasets if "{dataset}" in pred else (), gt_of.keys() | {d for d, _ in pred_of}),
+    ):
+        for name in asked:
+            if name not in there:
+                raise InputError(f"{option} {name} is not among what {pred!r} finds: {', '.join(sorted(there))}")
     wanted_methods = [
         m for m in sorted({m for _, m in pred_of}) if "{method}" not in pred or not methods or m in methods
     ]

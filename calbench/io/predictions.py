@@ -201,13 +201,12 @@ def _agreed(values: Mapping[Path, Any], what: str, folder: Path) -> Any:
 def _stored(headers: Mapping[Path, tuple[Shape, str]], folder: Path) -> str:
     types = sorted({stored for _, stored in headers.values()})
     families = {"integer" if stored in INTEGERS else "float" for stored in types}
-    if len(families) > 1 or ("uint16" in types and len(types) > 1):
+    if len(types) > 1 and (families != {"integer"} or "uint16" in types):
         examples = [next(f"{path.name} ({s})" for path, (_, s) in headers.items() if s == t) for t in types]
         raise RangeError(
             f"the predictions in {folder} mix types of numbers: {', '.join(examples)}; save them all in one type"
         )
-    # the coarsest float decides what log losses are clipped by
-    return max(types, key=lambda t: (eps_of(t), t)) if families == {"float"} else types[-1]
+    return types[-1]
 
 
 def _layout(
@@ -293,7 +292,8 @@ def _fitting_kind(path: Path, array: Array, axis: int | None) -> Kind:
     if sums is not None and not looks_normalised(array, axis):
         raise RangeError(
             f"{path} has values in [0, 1] whose sum over the classes runs from {sums[0]:.4g} to {sums[1]:.4g}, not 1: "
-            "neither softmax probabilities nor, most likely, logits; say --input logits if they are, normalise them if not"
+            "neither softmax probabilities nor, most likely, logits; say --input probabilities if only void pixels have other "
+            "sums, --input logits if these are logits; normalise them if not"
         )
     return "probabilities"
 

@@ -82,13 +82,13 @@ def measure_float_map(
             yield block, _sums(block, chosen, kind, top, outcome[block.at], tolerance, clip, "torchmetrics" in extras)
 
     names = (name,) * n_regions
+    # 1 and the float64 numbers next to it share the last cell, unless those came of fewer levels, as the clip tells
+    rounded = kind == "logits" or (stored == np.float64 and clip < 1e-12)
     totals = accumulate(n_regions, pieces())
     parts: dict[str, Any] = {
         "histogram": JointHistogram(names, **totals["histogram"]),
-        "top_label": ReliabilityCells.on_grid(names, **totals["top_label"], grid=SCORE_GRID, rounded=kind == "logits"),
-        "foreground": ReliabilityCells.on_grid(
-            names, **totals["foreground"], grid=SCORE_GRID, rounded=kind == "logits"
-        ),
+        "top_label": ReliabilityCells.on_grid(names, **totals["top_label"], grid=SCORE_GRID, rounded=rounded),
+        "foreground": ReliabilityCells.on_grid(names, **totals["foreground"], grid=SCORE_GRID, rounded=rounded),
         "sums": ScoreSums(names, **totals["sums"], clip=clip, classes=2, binary=True),
         "counts": ClassCounts(names, **totals["counts"]),
         "unsure": Uncertainty.on_grid(names, **totals["unsure"], classes=2),

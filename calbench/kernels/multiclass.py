@@ -246,8 +246,7 @@ class _Kernel:
         top, low = z.max(0), z.min(0)
         if not self._finite(top, low):
             raise RangeError(
-                f"{self.where} holds NaN or infinite logits; expected finite numbers; repair it, or say --input probabilities "
-                "if it holds those"
+                f"{self.where} holds NaN or infinite logits; expected finite numbers; repair it, or declare those pixels void"
             )
         winner = _first_class(z, top)
         at_winner = winner * len(top) + np.arange(len(top))
@@ -286,14 +285,14 @@ class _Kernel:
         coarse = bool(
             self.stored.itemsize == 2 or self.clip > np.finfo(np.float32).eps
         )  # stored in 16 bits, then resized
-        if not ((low >= 0) & (top <= 1 + (1e-3 if coarse else 1e-6))).all():
-            found = (
-                f"values from {low.min():.6g} to {top.max():.6g}"
-                if self._finite(top, low)
-                else "NaN or infinite values"
-            )
+        if not self._finite(top, low):
             raise RangeError(
-                f"{self.where} holds {found}; expected probabilities in [0, 1]; say --input logits if these are logits"
+                f"{self.where} holds NaN or infinite values; expected probabilities; repair it, or declare those pixels void"
+            )
+        if not ((low >= 0) & (top <= 1 + (1e-3 if coarse else 1e-6))).all():
+            raise RangeError(
+                f"{self.where} holds values from {low.min():.6g} to {top.max():.6g}; expected probabilities in [0, 1]; say "
+                "--input logits if these are logits"
             )
         error = np.abs(total - 1)
         worst = error.max(initial=0)
@@ -404,16 +403,15 @@ class _Kernel:
         self, names: tuple[str, ...], totals: Mapping[str, Mapping[str, Array]], kept: list[tuple[Array, Array]]
     ) -> Statistics:
         """The parts, from what all blocks added up to."""
+        rounded = self.logits or self.work == np.float64  # 1 and the numbers next to it share the last cell
         parts: dict[str, Any] = {"unsure": Uncertainty.on_grid(names, **totals["unsure"], classes=self.classes)}
         if "logits" in totals:
             parts["logits"] = LogitSums(names, **totals["logits"])
         for part in ("top_label", "objects", "rechosen"):
             if part in totals:
-                parts[part] = ReliabilityCells.on_grid(names, **totals[part], grid=SCORE_GRID, rounded=self.logits)
+                parts[part] = ReliabilityCells.on_grid(names, **totals[part], grid=SCORE_GRID, rounded=rounded)
         if "classes" in totals:
-            parts["classes"] = ReliabilityCells.on_grid(
-                names, **totals["classes"], grid=CLASS_GRID, rounded=self.logits
-            )
+            parts["classes"] = ReliabilityCells.on_grid(names, **totals["classes"], grid=CLASS_GRID, rounded=rounded)
             parts["sums"] = ScoreSums(names, **totals["sums"], clip=self.clip, classes=self.classes, binary=False)
             parts["counts"] = ClassCounts(names, **totals["counts"])
         if "left_closed" in totals:

@@ -40,18 +40,23 @@ def headline_tables(results: Results) -> Iterable[Table | Text]:
     for dataset in datasets:
         keys = [key for key in whole if key.dataset == dataset]
         columns = headline_columns(results, keys)
+        if not columns:
+            continue
         yield Text(_title(results, dataset, [key.method for key in keys]))
         table, shown = _table(results, {key.method: key for key in keys}, columns, marks)
         yield table
         columns_shown = max(columns_shown, shown)
         parts = {f"{key.method} {key.region}": key for key in results.evaluators if key.dataset == dataset}
-        if len(parts) > len(keys):
+        columns = headline_columns(results, [key for key in parts.values() if key.region != ALL])
+        if columns:
             yield Text(f"{dataset} by region")
-            yield _table(results, parts, headline_columns(results, list(parts.values())), marks)[0]
+            yield _table(results, parts, columns, marks)[0]
     for dataset in dict.fromkeys(key.dataset for key in results.outside):
-        keys = [key for key in results.outside if key.dataset == dataset]
-        yield Text(f"{dataset}: out of distribution, {len(results.outside[keys[0]].statistics.names):,} images")
-        yield _outside_table(results, keys, marks)
+        keys = [key for key in results.outside if key.dataset == dataset and results.values()[key]]
+        if keys:
+            images = plural(len(results.outside[keys[0]].statistics.names), "image")
+            yield Text(f"{dataset}: out of distribution, {images}; detected by entropy, pixel by pixel")
+            yield _outside_table(results, keys, marks)
     yield Text(_legend(results, marks, columns_shown), style="dim")
 
 
@@ -104,7 +109,7 @@ def _header(metric: Metric) -> str:
     return f"{metric.name} {metric.arrow}".strip()
 
 
-def _fitting(rows: Iterable[Sequence[tuple[Metric, Value]]], method_width: int) -> int:
+def _fitting(rows: Iterable[Sequence[tuple[Metric, Value | None]]], method_width: int) -> int:
     """How many columns fit into 100 characters beside the methods' names, which may fold down to 16."""
     widths = [
         1 + max(len(_header(column[0][0])), *(len(line) for _, value in column for line in _cell(value).splitlines()))
@@ -115,9 +120,9 @@ def _fitting(rows: Iterable[Sequence[tuple[Metric, Value]]], method_width: int) 
 
 
 def headline_columns(results: Results, keys: Sequence[Key]) -> tuple[Metric, ...]:
-    """The first six headline metrics of the profile, or of those asked for, that all these rows have."""
-    common = set.intersection(*({metric.name for metric in results.evaluators[key].metrics} for key in keys))
-    chosen = [metric.name for metric in results.settings.chosen if metric.name in common]
+    """The first six headline metrics of the profile, or of those asked for, that any of these rows have."""
+    known = {metric.name for key in keys for metric in results.evaluators[key].metrics}
+    chosen = [metric.name for metric in results.settings.chosen if metric.name in known]
     headline = results.settings.convention.headline if results.settings.metrics is None else chosen
     names = [name for name in headline if name in chosen] or chosen
     return tuple(METRICS[name] for name in names[:MOST_COLUMNS])
@@ -135,16 +140,20 @@ def number(value: float, digits: int = 4) -> str:
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
-def _cell(value: Value) -> str:
-    """The value, and its interval on a second line."""
+def _cell(value: Value | None) -> str:
+    """The value, and its interval on a second line; a dash where these predictions have none."""
+    if value is None:
+        return "–"
     shown = f"{value.value:.4f}" if math.isfinite(value.value) else "undefined"
     interval = f"\n{number(value.low)}–{number(value.high)}" if math.isfinite(value.low) else ""
     return shown + "".join(sorted(_marks(value))) + interval
 
 
-def _marks(value: Value) -> set[str]:
+def _marks(value: Value | None) -> set[str]:
     """Signs behind a value that the legend explains."""
-    marks = set()
+    marks: set[str] = set()
+    if value is None:
+        return marks
     if math.isfinite(value.p_calibrated) and value.low <= 0:  # the interval reaches perfect calibration
         marks.add(NOT_DISTINGUISHABLE)
     if value.n_undefined and math.isfinite(value.value):
@@ -152,8 +161,9 @@ def _marks(value: Value) -> set[str]:
     return marks
 
 
-def _find(values: Sequence[Value], metric: Metric) -> Value:
-    return next(value for value in values if value.metric == metric.name and value.average == metric.average)
+def _find(values: Sequence[Value], metric: Metric) -> Value | None:
+    found = (value for value in values if value.metric == metric.name and value.average == metric.average)
+    return next(found, None)
 
 
 def _title(results: Results, dataset: str, methods: Sequence[str]) -> str:

@@ -132,7 +132,8 @@ class ReliabilityCells(BinSums):
     Attributes:
         score: the cells' scores, ascending, `(cells,)`, in [0, 1]; the middle of each cell of a grid.
         width: widths of the cells, `(cells,)`; 0 where all pixels of a cell share its score.
-        rounded: whether scores next to 0 and 1 were rounded to them (soft-max of logits), so that they are no true ties.
+        rounded: whether scores in the outermost cells may differ although their mean is 0 or 1: those of logits, which
+            soft-max rounds, and float64 ones.
     """
 
     score: Array
