@@ -29,6 +29,7 @@ from torchmetrics.classification import (
 )
 
 from calbench.errors import InputError, OptionError
+from calbench.kernels import measure_float_map
 from calbench.metrics import METRICS, mbls, ranking
 from calbench.metrics import calibration_error as error
 from calbench.profiles import DEFAULT_OPTIONS, PROFILES, home_of
@@ -510,9 +511,9 @@ def test_exact_cells_report_no_bound():
 def test_saturated_scores_are_true_ties():
     """Half of the pixels at exactly 0 or 1, right and wrong: their order is known, the bound has no part of them."""
     generator = np.random.default_rng(0)
-    p = generator.choice([0.0, 1.0], 1000).astype(np.float32)
+    p = generator.choice([0.0, 1.0], 1000)
     y = generator.random(1000) < 0.2 + 0.6 * p
-    statistics = binary(p, y)
+    [statistics] = measure_float_map("a", p[None].astype(np.float32), "probabilities", y[None])
     for name in ("auroc", "ap", "auroc_error", "aupr_error", "fpr95_error", "aurc", "ks", "aece"):
         assert details(statistics, name, bins=15, ties="split")["error_bound"] == 0, name
     assert value(statistics, "auroc") == pytest.approx(roc_auc_score(y, p))
