@@ -156,7 +156,7 @@ def sharpen(probability: Array, sharpness: float) -> Array:
     >>> sharpen(np.array([0.2, 0.5]), 2.0).round(4).tolist()
     [0.0588, 0.5]
     """
-    _check_sharpness(sharpness)
+    check_sharpness(sharpness)
     return np.asarray(expit(sharpness * logit(probability)))
 
 
@@ -187,7 +187,7 @@ def samples(n_images: int, sharpness: float = 1.0, *, seed: int = 0, scene: Synt
     >>> [sample.name for sample in samples(2)]
     ['000000', '000001']
     """
-    _check_sharpness(sharpness)
+    check_sharpness(sharpness)
     for index in range(n_images):
         probability, mask = draw_image(np.random.default_rng([seed, index]), scene)
         yield Sample(f"{index:06d}", quantise(sharpen(probability, sharpness)), mask)
@@ -243,7 +243,7 @@ def expected_histogram(sharpness: float = 1.0, *, scene: SyntheticScene = SCENE)
     >>> round(float(expected_calibration_error(truth.reliability("top-label"))), 4)
     0.045
     """
-    _check_sharpness(sharpness)
+    check_sharpness(sharpness)
     logits = logit((np.arange(1, LEVELS) - 0.5) / 255) / sharpness
     # Φ⁻¹ of the smaller tail, from its logarithm: p itself rounds to 0 or 1 at a small sharpness
     inner = -np.sign(logits) * ndtri_exp(-np.logaddexp(0, np.abs(logits))) * scene.hidden
@@ -320,15 +320,8 @@ def write_demo(
     folder = Path(folder)
     gt = folder / "data" / "synthetic" / "gt"
     preds = {method: folder / "preds" / method / "synthetic" for method in DEMO_SHARPNESS}
-    names = {f"{index:06d}.png" for index in range(n_images)}
     for target in (gt, *preds.values()):
-        target.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(str(path) for path in target.iterdir() if path.name not in names)
-        if foreign:
-            raise InputError(
-                f"{target} holds {len(foreign)} files that the demo of {n_images} images does not write:\n"
-                f"{listing(foreign)}\nchoose an empty folder"
-            )
+        make_demo_folder(target, n_images, ".png")
     methods = [samples(n_images, sharpness, seed=seed, scene=scene) for sharpness in DEMO_SHARPNESS.values()]
     for drawn in zip(*methods, strict=True):
         name = f"{drawn[0].name}.png"
@@ -338,11 +331,32 @@ def write_demo(
     return folder
 
 
+def make_demo_folder(target: Path, n_images: int, extension: str) -> None:
+    """Create a folder for the numbered files of a demo.
+
+    Raises:
+        InputError: it holds other files, which would end up in the data set.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    names = {f"{index:06d}{extension}" for index in range(n_images)}
+    foreign = sorted(str(path) for path in target.iterdir() if path.name not in names)
+    if foreign:
+        raise InputError(
+            f"{target} holds {len(foreign)} files that the demo of {n_images} images does not write:\n"
+            f"{listing(foreign)}\nchoose an empty folder"
+        )
+
+
 def _true_ece(sharpness: float, bins: int, scene: SyntheticScene) -> float:
     cells = expected_histogram(sharpness, scene=scene).reliability("top-label")
     return float(expected_calibration_error(cells, bins=bins))
 
 
-def _check_sharpness(sharpness: float) -> None:
+def check_sharpness(sharpness: float) -> None:
+    """Refuse what is no sharpness.
+
+    Raises:
+        InputError: a number that is not positive, or infinite.
+    """
     if not 0 < sharpness < np.inf:
         raise InputError(f"sharpness is {sharpness}; expected a positive number, 1 for calibrated")

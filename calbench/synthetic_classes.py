@@ -27,11 +27,21 @@ from PIL import Image
 from scipy.optimize import brentq
 from scipy.special import entr, expit, log_expit, log_ndtr, logit, logsumexp
 
-from calbench.errors import InputError, listing
+from calbench.errors import InputError
 from calbench.statistics.reliability import CLASS_GRID, SCORE_GRID, Grid, ReliabilityCells
 from calbench.statistics.rows import Array
 from calbench.statistics.scoring import ScoreSums
-from calbench.synthetic import DEMO_IMAGES, DEMO_SHARPNESS, SyntheticScene, draw_image, quantise, sharpen, smooth_field
+from calbench.synthetic import (
+    DEMO_IMAGES,
+    DEMO_SHARPNESS,
+    SyntheticScene,
+    check_sharpness,
+    draw_image,
+    make_demo_folder,
+    quantise,
+    sharpen,
+    smooth_field,
+)
 
 CLASS_DEMO_SHARPNESS = {method: DEMO_SHARPNESS[method] for method in ("calibrated", "overconfident")}
 """Methods of the multi-class demo."""
@@ -144,7 +154,7 @@ def class_samples(
     >>> [name for name, logits, labels in class_samples(2)]
     ['000000', '000001']
     """
-    _check_sharpness(sharpness)
+    check_sharpness(sharpness)
     for index in range(n_images):
         logits, labels = draw_classes(np.random.default_rng([seed, index]), scene)
         yield f"{index:06d}", sharpness * logits, labels
@@ -177,7 +187,7 @@ def top_label_rows(
         below = logits - logits.max(0)
         right = (logits.argmax(0) == labels).ravel()
         for method, sharpness in enumerate(sharpnesses):
-            _check_sharpness(sharpness)
+            check_sharpness(sharpness)
             score = 1 / np.exp(sharpness * below).sum(0).ravel()
             cell = SCORE_GRID.index(score)
             count[method, index] = np.bincount(cell, minlength=SCORE_GRID.size)
@@ -212,7 +222,7 @@ def expected_reliability(sharpness: float = 1.0, *, scene: ClassScene = CLASS_SC
     >>> round(float(expected_calibration_error(expected_reliability(2.5))), 4)
     0.1106
     """
-    _check_sharpness(sharpness)
+    check_sharpness(sharpness)
     by_favourite = [_cell_sums(c, c, sharpness, scene, SCORE_GRID) for c in range(scene.classes)]
     count, confidence, correct = np.sum(by_favourite, axis=0)
     return ReliabilityCells.on_grid((), count, confidence, correct, SCORE_GRID)
@@ -235,7 +245,7 @@ def expected_classwise(sharpness: float = 1.0, *, scene: ClassScene = CLASS_SCEN
     >>> expected_classwise(2.0).count.shape
     (19, 69)
     """
-    _check_sharpness(sharpness)
+    check_sharpness(sharpness)
     classes = range(scene.classes)
     sums = [[_cell_sums(c, k, sharpness, scene, CLASS_GRID) for k in classes] for c in classes]
     count, confidence, correct = np.moveaxis(np.sum(sums, axis=0), 1, 0)
@@ -261,7 +271,7 @@ def expected_score_sums(sharpness: float = 1.0, *, scene: ClassScene = CLASS_SCE
     >>> bool(np.isclose(calibrated.log_loss, calibrated.entropy))
     True
     """
-    _check_sharpness(sharpness)
+    check_sharpness(sharpness)
     by_favourite = []
     for favourite in range(scene.classes):
         u, mass = _nodes(favourite, sharpness, scene)
@@ -349,14 +359,7 @@ def write_class_demo(
     gt = folder / "data" / "synthetic-classes" / "gt"
     preds = {folder / "preds" / method / "synthetic-classes": s for method, s in CLASS_DEMO_SHARPNESS.items()}
     for target in (gt, *preds):
-        target.mkdir(parents=True, exist_ok=True)
-        names = {f"{index:06d}.{'png' if target == gt else 'npy'}" for index in range(n_images)}
-        foreign = sorted(str(path) for path in target.iterdir() if path.name not in names)
-        if foreign:
-            raise InputError(
-                f"{target} holds {len(foreign)} files that the demo of {n_images} images does not write:\n"
-                f"{listing(foreign)}\nchoose an empty folder"
-            )
+        make_demo_folder(target, n_images, ".png" if target == gt else ".npy")
     for name, logits, labels in class_samples(n_images, seed=seed, scene=scene):
         labels[-1] = VOID
         Image.fromarray(labels).save(gt / f"{name}.png")
@@ -387,7 +390,7 @@ def ood_maps(
     >>> name, levels.shape, levels.dtype
     ('000000', (96, 128), dtype('uint8'))
     """
-    _check_sharpness(sharpness)
+    check_sharpness(sharpness)
     for index in range(n_images):
         probability, _ = draw_image(np.random.default_rng([seed, index]), scene)
         yield f"{index:06d}", quantise(sharpen(probability, sharpness))
@@ -459,8 +462,3 @@ def _cell_sums(favourite: int, event: int, sharpness: float, scene: ClassScene, 
 def _gap(sharpness: float, scene: ClassScene) -> float:
     """E[confidence] − accuracy."""
     return float(-expected_reliability(sharpness, scene=scene).residual.sum())
-
-
-def _check_sharpness(sharpness: float) -> None:
-    if not 0 < sharpness < np.inf:
-        raise InputError(f"sharpness is {sharpness}; expected a positive number, 1 for calibrated")
