@@ -304,7 +304,9 @@ class Results:
                 stem = f"{plain}-{number}"
             taken.add(stem.lower())
             path = folder / f"{stem}.png"
-            save_reliability_diagram(path, f"{method} on {dataset}", events, level=self.settings.ci)
+            images = self.evaluators[Key(dataset, method)].has_images
+            counted = ("images", "pixels") if images else ("groups", "samples")
+            save_reliability_diagram(path, f"{method} on {dataset}", events, level=self.settings.ci, counted=counted)
             advance()
             yield path
 

@@ -137,7 +137,8 @@ def infer_scores(
     folder = first.parent
     dimensions = _agreed({path: len(shape) for path, (shape, _) in headers.items()}, "dimensions", folder)
     if dimensions not in (2, 3):
-        raise ShapeError(f"{first} has shape {headers[first][0]}; expected (H, W), (C, H, W) or (H, W, C)")
+        volume = "; soft-max volumes are read as NIfTI (X, Y, Z, C), or slice by slice" if dimensions == 4 else ""
+        raise ShapeError(f"{first} has shape {headers[first][0]}; expected (H, W), (C, H, W) or (H, W, C){volume}")
     stored = _stored(headers, folder)
     if dimensions == 2:
         if layout is not None or (num_classes or 2) > 2:
@@ -230,7 +231,8 @@ def _layout(
     if len(votes) != 1:
         path, (shape, _) = next(iter(headers.items()))
         size = sizes.get(path)
-        mask = "" if size is None else f", its mask (H, W) = {size}"
+        known = "which fits neither order" if size not in (shape[1:], shape[:2]) else "which fits both orders"
+        mask = "" if size is None else f", its mask (H, W) = {size}, {known}"
         raise ShapeError(
             f"cannot tell where the axis of classes is: {path} has shape {shape}{mask}; "
             "say --layout CHW or --layout HWC" + ("" if num_classes else ", or --num-classes N")

@@ -22,7 +22,7 @@ INK = "#26313D"
 """Okabe-Ito vermilion and blue, which colour-blind readers tell apart, on neutral greys."""
 
 AXIS_NAMES: dict[Event, tuple[str, str]] = {
-    "top-label": ("confidence max(p, 1 − p)", "accuracy"),
+    "top-label": ("confidence (largest probability)", "accuracy"),
     "foreground": ("foreground probability p", "share of foreground"),
 }
 
@@ -86,9 +86,19 @@ def score_histogram(bins: Sequence[ReliabilityBin], ax: Axes) -> Axes:
 
 
 def save_reliability_diagram(
-    path: Path, title: str, diagrams: Mapping[Event, tuple[Sequence[ReliabilityBin], Value]], *, level: float
+    path: Path,
+    title: str,
+    diagrams: Mapping[Event, tuple[Sequence[ReliabilityBin], Value]],
+    *,
+    level: float,
+    counted: tuple[str, str] = ("images", "pixels"),
 ) -> None:
-    """A PNG with one panel an event: diagram above, histogram below, the error with its interval as heading."""
+    """A PNG with one panel an event: diagram above, histogram below, the error with its interval as heading.
+
+    Args:
+        level: of the intervals.
+        counted: what rows are, and what is in the bins.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -98,20 +108,20 @@ def save_reliability_diagram(
     axes = figure.subplots(2, max(len(panels), 1), squeeze=False, height_ratios=(3.2, 1))
     for (top, below), (bins, error) in zip(axes.T, panels, strict=False):
         reliability_diagram(bins, top)
-        score_histogram(bins, below)
+        score_histogram(bins, below).set_ylabel(counted[1])
         top.tick_params(labelbottom=False)
-        top.set_title(_caption(error, bins, level), fontsize=7.5, color=INK, loc="left")
+        top.set_title(_caption(error, bins, level, counted), fontsize=7.5, color=INK, loc="left")
         top.legend(loc=_legend_place(bins), fontsize=7, frameon=True, framealpha=0.9, edgecolor="none")
     figure.suptitle(title, fontsize=10, color=INK)
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=200, format="png", metadata={"Software": None})
 
 
-def _caption(error: Value, bins: Sequence[ReliabilityBin], level: float) -> str:
+def _caption(error: Value, bins: Sequence[ReliabilityBin], level: float, counted: tuple[str, str]) -> str:
     name = CAPTIONS.get(error.metric, error.metric)
     interval = f"  [{error.low:.4f}, {error.high:.4f}]  ({100 * level:g} %)" if np.isfinite(error.low) else ""
     pixels = f"{sum(b.n for b in bins):,}".replace(",", "\u2009")
-    return f"{name} {error.value:.4f}{interval}\n{len(bins)} bins, {error.n_images} images, {pixels} pixels"
+    return f"{name} {error.value:.4f}{interval}\n{len(bins)} bins, {error.n_images} {counted[0]}, {pixels} {counted[1]}"
 
 
 def _legend_place(bins: Sequence[ReliabilityBin]) -> str:
