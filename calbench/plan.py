@@ -165,6 +165,7 @@ class Plan:
             return {"input": self.table, "table": True}
         found: dict[str, Any] = {"input": self.scores.kind, "input_declared": self.scores.declared}
         found |= {"stored": self.scores.stored, "classes": max(self.scores.classes, 2), "layout": self.scores.layout}
+        found["layout_declared"] = self.scores.layout_declared
         if self.scores.binary:
             found["pred_threshold"] = PRED_THRESHOLD if self.scores.eight_bit else "p >= 0.5"
         if isinstance(self.truth, MaskCoding):

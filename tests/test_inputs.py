@@ -364,7 +364,7 @@ def test_input_may_be_declared(evaluate: Evaluate, refusal: Refusal, tmp_path: P
     report = evaluate(*options, "--input", "logits", "--metrics", SHOWN)
     assert_textbook(report, pooled(stored, lambda z: flat(softmax(z))), pooled(LABELS, np.ravel))
     assert (report.conventions["input"], report.conventions["input_declared"]) == ("logits", True)
-    assert "logits of 4 classes, CHW (given)" in report.said
+    assert "logits (given) of 4 classes, CHW (inferred)" in report.said
     assert "--input logits" in refusal(*options, "--input", "probabilities")
     assert "4 classes" in refusal(*options, "--input", "levels", code=2)
 

@@ -37,6 +37,7 @@ class ScoreCoding:
         layout: where the axis of classes is, in files of several classes.
         stored: type of the numbers, such as "uint8" or "float16".
         declared: whether `--input` said what they are.
+        layout_declared: whether `--layout` said where the axis is.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class ScoreCoding:
     layout: Layout | None
     stored: str
     declared: bool = False
+    layout_declared: bool = False
 
     @property
     def binary(self) -> bool:
@@ -68,10 +70,12 @@ class ScoreCoding:
     @property
     def text(self) -> str:
         """For people: what was found."""
-        what = f"{self.kind}" if not self.binary else f"binary {self.kind}"
-        classes = "" if self.binary else f" of {self.classes} classes, {self.layout}"
-        how = "given" if self.declared else "inferred"
-        return f"{self.stored} {what}{classes} ({how})"
+        how, where = ("given" if declared else "inferred" for declared in (self.declared, self.layout_declared))
+        if self.binary:
+            return f"{self.stored} binary {self.kind} ({how})"
+        if how == where:
+            return f"{self.stored} {self.kind} of {self.classes} classes, {self.layout} ({how})"
+        return f"{self.stored} {self.kind} ({how}) of {self.classes} classes, {self.layout} ({where})"
 
     def size(self, shape: Shape) -> Size:
         """Height and width of an array of this folder."""
@@ -135,6 +139,7 @@ def infer_scores(
     """
     first = next(iter(headers))
     folder = first.parent
+    layout_declared = layout is not None
     dimensions = _agreed({path: len(shape) for path, (shape, _) in headers.items()}, "dimensions", folder)
     if dimensions not in (2, 3):
         volume = "; soft-max volumes are read as NIfTI (X, Y, Z, C), or slice by slice" if dimensions == 4 else ""
@@ -155,7 +160,7 @@ def infer_scores(
                 f"--num-classes is {num_classes}; is it --layout {'HWC' if layout == 'CHW' else 'CHW'}?"
             )
     found = _kind(list(headers), stored, classes, layout, kind, key)
-    return ScoreCoding(found, classes, layout if classes > 1 else None, stored, kind is not None)
+    return ScoreCoding(found, classes, layout if classes > 1 else None, stored, kind is not None, layout_declared)
 
 
 def kind_of_table(path: Path, scores: Array) -> Kind:
