@@ -19,7 +19,7 @@ from PIL import Image
 from calbench.errors import CalbenchError, FormatError, OptionError, RangeError, ShapeError
 from calbench.io import arrays, images, tables
 from calbench.io.arrays import CHUNK, N_CHUNKS, extension, grey_from_array, read_array, read_header
-from calbench.io.images import read_deep, read_grey
+from calbench.io.images import decode, deep, read_grey
 from calbench.io.labels import LabelCoding, read_label_map, read_labels
 from calbench.io.tables import is_table, read_table, sample_groups
 
@@ -29,6 +29,12 @@ STORED = ["f2", "f4", "f8", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "?"]
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(3)
+
+
+def read_deep(path: Path) -> tuple[np.ndarray, str]:
+    """A grey image of any depth, and its dtype."""
+    array = deep(decode(path), path)
+    return array, array.dtype.name
 
 
 @pytest.fixture(scope="module")
@@ -921,14 +927,14 @@ class TestVolumes:
     def test_values_come_as_stored(
         self, nib: Any, path: Path, rng: np.random.Generator, dtype: str, shape: tuple[int, ...]
     ) -> None:
-        from calbench.io.volumes import read_volume, volume_shape
+        from calbench.io.volumes import read_volume, volume_header
 
         array = (rng.random(shape) * 100).astype(dtype)
         self.save(nib, path, array)
         found = read_volume(path)
         assert (found.array.dtype, found.stored) == (np.dtype(dtype), np.dtype(dtype).name)
         np.testing.assert_array_equal(found.array, array)
-        assert volume_shape(path) == shape
+        assert volume_header(path)[0] == shape
         assert read_header(path, "prediction") == (shape, found.stored)
         assert read_array(path, "mask").digest == found.digest
 

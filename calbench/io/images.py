@@ -67,21 +67,8 @@ TIFF_BITS, TIFF_SAMPLE_FORMAT = 258, 339
 """Tags of the bits a channel, and of unsigned (1), signed (2) or float (3) samples."""
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Height and width from the file's header, without decoding pixels.
-
-    Raises:
-        FormatError: no image that Pillow knows.
-    """
-    try:
-        with _large_allowed(), Image.open(path) as image:
-            return image.height, image.width
-    except DAMAGED as error:
-        raise _unreadable(path, error) from error
-
-
 def read_layout(path: Path) -> tuple[tuple[int, int], str]:
-    """Height and width, and the dtype that `read_deep` would give, from the file's header alone.
+    """Height and width, and the dtype that `deep` would give, from the file's header alone.
 
     Raises:
         FormatError: no image that Pillow knows, or of a depth that calbench does not read.
@@ -128,19 +115,13 @@ def read_grey(path: Path) -> GreyImage:
     return grey(decode(path), path)
 
 
-def read_deep(path: Path) -> tuple[Array, str]:
-    """A grey image as stored, `(H, W)`, and its dtype: uint16, int16 (TIFF), float32 (TIFF), or the uint8 of `read_grey`.
+def deep(decoded: Decoded, path: Path) -> Array:
+    """A grey image as stored, `(H, W)`: uint16, int16 (TIFF), float32 (TIFF), or the uint8 of `read_grey`.
 
     Raises:
-        FormatError: unreadable, truncated, or of another depth.
+        FormatError: of another depth.
         RangeError: channels that differ, or transparency.
     """
-    array = deep(decode(path), path)
-    return array, array.dtype.name
-
-
-def deep(decoded: Decoded, path: Path) -> Array:
-    """The array of `read_deep`; `path` is for messages."""
     stored = _deep_type(decoded.image, decoded.bits, path)
     if stored == np.uint8:
         return grey(decoded, path).levels

@@ -14,11 +14,6 @@ from calbench.errors import CalbenchError, FormatError, ShapeError
 from calbench.io.arrays import StoredArray, finished, sampled_digest, stored_name
 
 
-def volume_shape(path: Path) -> tuple[int, ...]:
-    """`(X, Y, Z)` or `(X, Y, Z, C)`, voxels and channels, from the header; Raises as `read_volume`."""
-    return volume_header(path)[0]
-
-
 def volume_header(path: Path) -> tuple[tuple[int, ...], str]:
     """Shape, and name of the dtype that `read_volume` gives, from the header; Raises as `read_volume`."""
     with _volume(path) as data:
