@@ -108,7 +108,6 @@ class JointHistogram(Rows):
             cells.count[..., ::-1],
             cells.count,
             entropy[::-1],
-            cells.score,
             exact=True,
             classes=2,
         )

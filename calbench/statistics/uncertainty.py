@@ -20,7 +20,7 @@ class Uncertainty(Rows):
         confidence_sum: Σ max_k p_k, `(...,)`.
         entropy: pixels by cell of the entropy divided by ln(classes), `(..., cells)`.
         confidence: pixels by cell of the largest probability, `(..., cells)`.
-        entropy_score, confidence_score: the cells' scores, ascending, `(cells,)`, in [0, 1].
+        entropy_score: the scores of the cells of entropy, ascending, `(cells,)`, in [0, 1]; those of confidence ascend, too.
         exact: whether all pixels of a cell share its score (8-bit maps), so that ranking by cells is exact.
         classes: number of classes; 2 for binary maps.
     """
@@ -31,7 +31,6 @@ class Uncertainty(Rows):
     entropy: Array = field(metadata=PER_ROW)
     confidence: Array = field(metadata=PER_ROW)
     entropy_score: Array
-    confidence_score: Array
     exact: bool
     classes: int
 
@@ -49,6 +48,6 @@ class Uncertainty(Rows):
         """Histograms over the cells of `SCORE_GRID`."""
         middle = (SCORE_GRID.edges[:-1] + SCORE_GRID.edges[1:]) / 2
         return cls(
-            names, np.asarray(confidence.sum(-1)), entropy_sum, confidence_sum, entropy, confidence, middle, middle,
+            names, np.asarray(confidence.sum(-1)), entropy_sum, confidence_sum, entropy, confidence, middle,
             False, classes,
         )  # fmt: skip
