@@ -237,7 +237,7 @@ class Evaluator:
     @cached_property
     def units(self) -> Statistics:
         """One row a resampling unit."""
-        if self.n_units == len(self.statistics.names):
+        if np.array_equal(self.unit_of_row, np.arange(len(self.statistics.names))):
             return self.statistics
         return self.statistics.grouped(self.unit_of_row, self.n_units)
 

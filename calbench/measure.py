@@ -151,7 +151,7 @@ def measure_pair(task: Task) -> Statistics:
         return _measure_table(task)
     preds = _read_scores(task.pair.pred, task.scores, task.options.npz_key)
     gts = _read_truth(task)
-    fovs = [None] * len(preds) if task.pair.mask is None else [read_mask(task.pair.mask)]
+    fovs = [None] * len(preds) if task.pair.mask is None else _read_masks(task.pair.mask, None)
     if not len(preds) == len(gts) == len(fovs):
         fov = "" if task.pair.mask is None else f", its field of view {len(fovs)}"
         raise ShapeError(f"{task.pair.pred} has {len(preds)} slices, its mask {len(gts)}{fov}; save them alike")
@@ -201,11 +201,15 @@ def _read_truth(task: Task) -> Sequence[GreyImage | _Labels | None]:
         if extension(path) in VOLUMES:
             return [_Labels(raw[:, :, z], digest) for z in range(raw.shape[2])]
         return [_Labels(raw, digest)]
-    if extension(path) in VOLUMES:
-        stored = read_array(path, "mask", key)
-        planes = np.moveaxis(stored.array, 2, 0)
-        return [mask_from_array(replace(stored, array=values), path) for values in planes]
-    return [read_mask(path, key)]
+    return _read_masks(path, key)
+
+
+def _read_masks(path: Path, key: str | None) -> Sequence[GreyImage]:
+    """The binary mask, or the field of view, of an image, or of each slice of a volume."""
+    if extension(path) not in VOLUMES:
+        return [read_mask(path, key)]
+    stored = read_array(path, "mask", key)
+    return [mask_from_array(replace(stored, array=plane), path) for plane in np.moveaxis(stored.array, 2, 0)]
 
 
 def _measure_image(
@@ -286,6 +290,10 @@ def _target(task: Task, gt: GreyImage | _Labels | None) -> tuple[Array | None, A
     assert isinstance(task.truth, MaskCoding)
     target, void = task.truth.foreground(gt.levels), task.truth.void(gt)
     known = gt.levels if void is None else gt.levels[~void]
+    if known.min(initial=0) < 0:
+        raise RangeError(
+            f"{task.pair.gt} holds the value {known.min()}, which is no byte; say --ignore-index {known.min()} if it is void"
+        )
     return (
         target,
         void,

@@ -264,7 +264,7 @@ class Survey:
             for pair in pairs:
                 self.refuse_one_array_twice(pair)
             alone = [pair.pred for pair in pairs if pair.gt == pair.pred and extension(pair.pred) != ".npz"]
-            if alone and self.options.gt is None:
+            if alone and options.gt is None:
                 raise OptionError(
                     f"{alone[0]} holds predictions only; say where the masks are: --gt DIR (only .npz files and tables hold "
                     "both)"
@@ -319,8 +319,11 @@ class Survey:
             return "decisions"
         if self.options.input == "levels":
             raise OptionError(f"--input levels, but {path} is a table of scores")
+        if self.options.input is not None:
+            return self.options.input
         scores = read_table(path, self.options.npz_key, self.options.gt_npz_key).scores
-        return self.options.input or ("decisions" if scores is None else kind_of_table(path, scores))
+        assert scores is not None, "only text holds decisions"
+        return kind_of_table(path, scores)
 
     def scores(self, pairs: Sequence[Pair], like: ScoreCoding | None = None) -> ScoreCoding:
         """How the predictions of a folder are stored."""

@@ -21,7 +21,7 @@ from calbench.findings import Finding, check_run
 from calbench.intervals import FEW_UNITS, MIN_UNITS
 from calbench.io.files import atomic, safe_name, write_text
 from calbench.io.sample import Sample
-from calbench.metrics import METRICS
+from calbench.metrics import METRICS, Metric
 from calbench.ood import Separation
 from calbench.statistics import Run, Statistics
 from calbench.statistics.bundle import ALL
@@ -85,15 +85,20 @@ class Results:
     def _refuse_what_none_can_give(self) -> None:
         for evaluator in self.evaluators.values():
             evaluator.unit_of_row  # noqa: B018 - raises where names do not match the groups asked for
-        given = {metric.name for e in (*self.evaluators.values(), *self.outside.values()) for metric in e.metrics}
-        if self.outside:
-            given |= {metric.name for metric in self.settings.chosen if metric.scope == "id-ood"}
-        missing = [metric for metric in self.settings.chosen if metric.name not in given]
-        if missing and (self.settings.metrics is not None or not given):
+        missing = self._missing
+        if missing and (self.settings.metrics is not None or len(missing) == len(self.settings.chosen)):
             raise InputError(
                 f"{', '.join(metric.name for metric in missing[:5])} cannot be computed from these predictions: "
                 f"{missing[0].name} needs {missing[0].needs}"
             )
+
+    @cached_property
+    def _missing(self) -> list[Metric]:
+        """The chosen metrics that none of the rows can give."""
+        given = {metric.name for e in (*self.evaluators.values(), *self.outside.values()) for metric in e.metrics}
+        if self.outside:
+            given |= {metric.name for metric in self.settings.chosen if metric.scope == "id-ood"}
+        return [metric for metric in self.settings.chosen if metric.name not in given]
 
     def values(self, advance: Callable[[], None] = lambda: None) -> dict[Key, list[Value]]:
         """The values of each data set, method and region; `advance` is called after each that is computed."""
@@ -115,12 +120,10 @@ class Results:
 
     def _left_out(self) -> list[str]:
         """Metrics of a named convention that none of these predictions can give."""
-        given = {metric.name for e in (*self.evaluators.values(), *self.outside.values()) for metric in e.metrics}
         missing: dict[str, list[str]] = {}
         if self.settings.metrics is None and self.settings.profile != Settings.profile:
-            for metric in self.settings.chosen:
-                if metric.name not in given:
-                    missing.setdefault(metric.needs, []).append(metric.name)
+            for metric in self._missing:
+                missing.setdefault(metric.needs, []).append(metric.name)
         return [f"left out: {', '.join(names)}: {needs} needed" for needs, names in missing.items()]
 
     @cached_property

@@ -1743,3 +1743,40 @@ def test_groups_of_volumes_are_named_by_the_volumes(
     report = evaluate(*options, "--group-by", r"_s(\d)$")
     assert "duplicate" not in report.said
     assert report.row("brier")["n_images"] == 18
+
+
+def test_negative_values_of_binary_masks_have_to_be_named(refusal: Refusal, tmp_path: Path) -> None:
+    masks = changed(MASKS, lambda mask: (mask > 128).astype(np.int16))
+    masks["d"][2] = -1
+    preds = write(tmp_path / "net", changed(MAPS, sigmoid), ".npy")
+    said = refusal("--pred", preds, "--gt", write(tmp_path / "toy", masks, ".npy"))
+    for expected in ("d.npy", "-1", "--ignore-index -1"):
+        assert expected in said
+
+
+def test_fields_of_view_of_volumes(evaluate: Evaluate, tmp_path: Path, save_volume: SaveVolume) -> None:
+    generator = np.random.default_rng(2)
+    squares = []
+    for case in CASES:
+        p, y = generator.random((7, 8, 3)).astype(np.float32), generator.random((7, 8, 3)) > 0.5
+        inside = generator.random((7, 8, 3)) > 0.3
+        for side, volume in (("net", p), ("gt", y.astype(np.uint8)), ("fov", inside.astype(np.uint8))):
+            save_volume(tmp_path / side / f"{case}.nii.gz", volume)
+        squares.append((p - y)[inside] ** 2)
+    folders = ("--pred", tmp_path / "net", "--gt", tmp_path / "gt", "--mask", tmp_path / "fov")
+    row = evaluate(*folders, "--metrics", "brier").row("brier")
+    assert row["value"] == pytest.approx(np.concatenate(squares).mean(), abs=1e-7)
+    assert row["n_pixels"] == sum(map(len, squares))
+
+
+def test_groups_of_one_image_each_are_the_images(evaluate: Evaluate, tmp_path: Path) -> None:
+    """Also where the groups sort in another order than the images."""
+    maps = {f"{name}_{9 - number}": array[:12] for number, (name, array) in enumerate(MAPS.items())}
+    masks = {f"{name}_{9 - number}": array[:12] for number, (name, array) in enumerate(MASKS.items())}
+    options = (*pair(tmp_path, changed(maps, sigmoid), masks), "--n-boot", 60, "--metrics", "ece,brier")
+    columns = ("value", "n_images")
+    grouped, alone = evaluate(*options, "--group-by", r"_(\d)$"), evaluate(*options)
+    assert numbers(grouped, *columns) == numbers(alone, *columns)
+    pooled_row, mean_row = (grouped.row("brier", average=average) for average in ("pixels", "images"))
+    # of images of one size the mean is the pooled number, and both are resampled alike
+    assert (pooled_row["low"], pooled_row["high"]) == pytest.approx((mean_row["low"], mean_row["high"]), abs=1e-12)

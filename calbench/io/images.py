@@ -24,8 +24,9 @@ class GreyImage:
     """A decoded file.
 
     Attributes:
-        levels: `(H, W)` uint8; 1-bit files give 0 and 255, coloured palettes their indices.
-        bits: 1 or 8 as stored.
+        levels: `(H, W)` uint8; 1-bit files give 0 and 255, coloured palettes their indices. A mask in an array may be int16,
+            with values below 0 that mean void.
+        bits: 1 or 8 as stored; 16 of such a mask.
         channels: 1, 3 or 4 as stored; several only where they agree.
         spread: largest difference between the channels; at most `CHANNEL_TOLERANCE`.
         palette: whether `levels` are indices of a coloured palette.
