@@ -349,12 +349,16 @@ class Evaluator:
                     norm = metric.norm(self._view("pooled", metric.reads), **options)
                     interval = norm_interval(norm, self._resampled(metric.reads), self.settings.ci)
             else:
-                drawn = metric.function(self._view("replicates", metric.reads), **options)
+                drawn = self.replicated(metric)
                 if metric.inflated and np.isfinite(value):
                     drawn = drawn - 2 * (np.nanmean(drawn) - value)
                 interval = percentile_interval(value, drawn, self.n_units, self.settings.ci, metric.bounds)
         details = metric.details(view, **options) if metric.details and np.isfinite(value) else {}
         return self._value(metric, "pixels", value, interval, int((self.n_pixels == 0).sum()), details)
+
+    def replicated(self, metric: Metric) -> Array:
+        """The pooled metric of each bootstrap replicate, `(n_boot,)`; replicates of one data set draw the same images."""
+        return np.asarray(metric.function(self._view("replicates", metric.reads), **self.settings.options_of(metric)))
 
     def _resampled(self, reads: Reader) -> ResampledResiduals:
         """The residuals that a metric reads, resampled; metrics that read the same share them."""
@@ -486,7 +490,8 @@ class Evaluator:
     ) -> Value:
         stated = metric.conventions(self._view("pooled", metric.reads)) if metric.conventions else {}
         if metric.average == "images" and self.statistics.exact_histogram is None:
-            stated = {"levels": "rounded"}  # saliency metrics of float maps read their 8-bit copy
+            # saliency metrics of float maps read their 8-bit copy; of 8-bit maps that were calibrated, what they were
+            stated = {"levels": self.statistics.conventions.get("saliency", "rounded")}
         return Value(
             metric.name,
             option_text({**self.settings.options_of(metric), **stated, **more_options}),

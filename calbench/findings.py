@@ -15,6 +15,7 @@ import numpy as np
 from calbench.intervals import FEW_UNITS
 from calbench.metrics.ranking import auroc
 from calbench.statistics import Run, Statistics
+from calbench.statistics.bundle import UNCALIBRATED
 from calbench.statistics.rows import Array, owner
 
 Severity = Literal["error", "warning", "note"]
@@ -521,13 +522,14 @@ def findings(statistics: Statistics, where: str, detectors: Sequence[Detector] =
 
 def check_run(run: Run) -> list[Finding]:
     """What the rows of all methods and data sets say: `findings` of each, and copies between methods."""
-    found = {key: findings(statistics, place(*key)) for key, statistics in run.combinations.items()}
+    as_stored = {key: rows for key, rows in run.combinations.items() if rows.calibrator == UNCALIBRATED}
+    found = {key: findings(statistics, place(*key)) for key, statistics in as_stored.items()}
     found |= {
         key: findings(statistics, place(*key), PREDICTION_DETECTORS)
         for key, statistics in run.ood.items()
-        if statistics.histogram is not None
+        if statistics.histogram is not None and statistics.calibrator == UNCALIBRATED
     }
-    return worst_first([*merged(found), *copied_predictions(run.combinations)])
+    return worst_first([*merged(found), *copied_predictions(as_stored)])
 
 
 def place(dataset: str, method: str) -> str:

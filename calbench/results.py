@@ -24,7 +24,7 @@ from calbench.io.sample import Sample
 from calbench.metrics import METRICS, Metric
 from calbench.ood import Separation
 from calbench.statistics import Run, Statistics
-from calbench.statistics.bundle import ALL
+from calbench.statistics.bundle import ALL, UNCALIBRATED
 from calbench.statistics.histogram import Event
 from calbench.statistics.reliability import divide
 from calbench.statistics.storage import load_run, save_run
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-CALIBRATOR = "none"
 
 SUMMARY_COLUMNS = (
     "dataset", "method", "calibrator", "region", "metric", "options", "average", "value", "low", "high",
@@ -56,6 +55,12 @@ class Key(NamedTuple):
     dataset: str
     method: str
     region: str = ALL
+    calibrator: str = UNCALIBRATED
+
+    @property
+    def name(self) -> str:
+        """The method, and what calibrated it, for people."""
+        return self.method if self.calibrator == UNCALIBRATED else f"{self.method} + {self.calibrator}"
 
 
 class Results:
@@ -64,7 +69,7 @@ class Results:
     Attributes:
         run: the statistics.
         settings: how they become numbers.
-        evaluators: one for each data set, method and region.
+        evaluators: one for each data set, method, region and calibrator.
         outside: one for each out-of-distribution set and method.
     Raises:
         InputError: none of the rows can give a metric that was asked for by name, or any of the profile.
@@ -74,11 +79,14 @@ class Results:
         self.run = run
         self.settings = settings
         self.evaluators = {
-            Key(dataset, method, region): Evaluator(part, settings)
-            for (dataset, method), statistics in run.combinations.items()
+            Key(dataset, method, region, statistics.calibrator): Evaluator(part, settings)
+            for (dataset, method, *_), statistics in [*run.combinations.items(), *run.calibrated.items()]
             for region, part in parts_of(statistics).items()
         }
-        self.outside = {Key(*key): Evaluator(statistics, settings, "ood") for key, statistics in run.ood.items()}
+        self.outside = {
+            Key(*key, calibrator=statistics.calibrator): Evaluator(statistics, settings, "ood")
+            for key, statistics in run.ood.items()
+        }
         self._values: dict[Key, list[Value]] = {}
         self._refuse_what_none_can_give()
 
@@ -113,7 +121,9 @@ class Results:
 
     def _separations(self, key: Key) -> Iterator[Separation]:
         """An out-of-distribution set against each data set of the same method."""
-        insides = [k for k in self.evaluators if k.method == key.method and k.region == ALL]
+        insides = [
+            k for k in self.evaluators if k.region == ALL and (k.method, k.calibrator) == (key.method, key.calibrator)
+        ]
         for inside in insides:
             label = {"id": inside.dataset} if len(insides) > 1 else None
             yield Separation(self.evaluators[inside], self.outside[key], self.settings, label)
@@ -136,16 +146,16 @@ class Results:
 
     @cached_property
     def per_image(self) -> pd.DataFrame:
-        """One row an image: `dataset, method, region, image, n_pixels` and one column a metric; none for tables."""
+        """One row an image: its identity, `image, n_pixels` and one column a metric; none for tables."""
         import pandas as pd
 
         tables = [
-            pd.DataFrame({**key._asdict(), "image": list(e.statistics.names), "n_pixels": e.n_pixels} | e.per_image())
+            pd.DataFrame({**_identity(key), "image": list(e.statistics.names), "n_pixels": e.n_pixels} | e.per_image())
             for key, e in (self.evaluators | self.outside).items()
             if e.has_images
         ]
         if not tables:
-            return pd.DataFrame(columns=[*Key._fields, "image", "n_pixels"])
+            return pd.DataFrame(columns=[*_identity(Key("", "")), "image", "n_pixels"])
         return pd.concat(tables, ignore_index=True)
 
     @cached_property
@@ -212,12 +222,12 @@ class Results:
         import pandas as pd
 
         tables = [
-            pd.DataFrame({**key._asdict(), "curve": name, "threshold": range(len(values)), "value": values})
+            pd.DataFrame({**_identity(key), "curve": name, "threshold": range(len(values)), "value": values})
             for key, evaluator in self.evaluators.items()
             for name, values in evaluator.curves().items()
         ]
         if not tables:
-            return pd.DataFrame(columns=[*Key._fields, "curve", "threshold", "value"])
+            return pd.DataFrame(columns=[*_identity(Key("", "")), "curve", "threshold", "value"])
         return pd.concat(tables, ignore_index=True)
 
     @cached_property
@@ -236,7 +246,7 @@ class Results:
             if key.region == ALL:
                 sizes.setdefault((key.dataset, evaluator.n_units, evaluator.unit), []).append(key.method)
         for (dataset, n, unit), methods in sizes.items():
-            where = f"{', '.join(methods)} on {dataset}"
+            where = f"{', '.join(dict.fromkeys(methods))} on {dataset}"
             if n < MIN_UNITS:
                 few = f"1 {unit.replace('s', '', 1)} is" if n == 1 else f"{n} {unit} are"
                 lines.append(f"{where}: no intervals, {few} too few to resample (at least {MIN_UNITS})")
@@ -257,7 +267,11 @@ class Results:
             "notes": [*self.run.notes, *self.warnings],
             "combinations": [
                 {"dataset": dataset, "method": method, "conventions": dict(statistics.conventions)}
-                for (dataset, method), statistics in [*self.run.combinations.items(), *self.run.ood.items()]
+                for (dataset, method, *_), statistics in [
+                    *self.run.combinations.items(),
+                    *self.run.ood.items(),
+                    *self.run.calibrated.items(),
+                ]
             ],
             "definitions": {metric.name: _definition(metric.name) for metric in self.settings.chosen},
             "interval": (
@@ -297,19 +311,22 @@ class Results:
         from calbench.report.figures import save_reliability_diagram
 
         taken: set[str] = set()
-        for (dataset, method, region), events in self.diagrams.items():
-            if region != ALL:
+        for key, events in self.diagrams.items():
+            if key.region != ALL:
                 continue
-            stem = plain = f"reliability_{safe_name(dataset)}_{safe_name(method)}"
+            stem = plain = f"reliability_{safe_name(key.dataset)}_{safe_name(key.method)}"
+            if key.calibrator != UNCALIBRATED:
+                stem = plain = f"{plain}_{safe_name(key.calibrator)}"
             number = 1
             while stem.lower() in taken:  # names may differ only in what a file name cannot hold
                 number += 1
                 stem = f"{plain}-{number}"
             taken.add(stem.lower())
             path = folder / f"{stem}.png"
-            images = self.evaluators[Key(dataset, method)].has_images
+            images = self.evaluators[key].has_images
             counted = ("images", "pixels") if images else ("groups", "samples")
-            save_reliability_diagram(path, f"{method} on {dataset}", events, level=self.settings.ci, counted=counted)
+            title = f"{key.name} on {key.dataset}"
+            save_reliability_diagram(path, title, events, level=self.settings.ci, counted=counted)
             advance()
             yield path
 
@@ -405,7 +422,7 @@ def _as_run(source: Run | Statistics | str | Path) -> Run:
 
 
 def _identity(key: Key) -> dict[str, str]:
-    return {"dataset": key.dataset, "method": key.method, "calibrator": CALIBRATOR, "region": key.region}
+    return {"dataset": key.dataset, "method": key.method, "calibrator": key.calibrator, "region": key.region}
 
 
 def _definition(name: str) -> dict[str, Any]:

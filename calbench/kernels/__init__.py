@@ -4,6 +4,7 @@ from calbench.kernels.aslp import measure_aslp
 from calbench.kernels.binary import IMAGE_SCORES, ImageMeasure, measure
 from calbench.kernels.decisions import measure_decisions
 from calbench.kernels.floats import measure_float_map, saliency_levels
+from calbench.kernels.levels import measure_levels
 from calbench.kernels.multiclass import measure_class_rows, measure_classes
 from calbench.kernels.regions import added, region_codes
 
@@ -17,6 +18,7 @@ __all__ = [
     "measure_classes",
     "measure_decisions",
     "measure_float_map",
+    "measure_levels",
     "region_codes",
     "saliency_levels",
 ]

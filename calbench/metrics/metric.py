@@ -159,6 +159,9 @@ overlaps = Reader(_whole_class_counts, "predictions with a ground truth")
 class_counts = Reader(Statistics.class_counts, "predictions with a ground truth")
 """Pixels of each class in mask, prediction and both."""
 
+changes = Reader(lambda statistics: statistics.changes, "predictions that passed through a calibrator")
+"""Pixels whose class a calibrator changed."""
+
 logit_sums = Reader(lambda statistics: statistics.logits, "logits of several classes")
 """Sums of logit distances."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from calbench.metrics.averages import defined_mean
+from calbench.statistics.changes import ClassChanges
 from calbench.statistics.class_counts import ClassCounts
 from calbench.statistics.reliability import divide
 from calbench.statistics.rows import Array
@@ -27,6 +28,11 @@ def pixel_accuracy(counts: ClassCounts) -> Array:
     Reference: Long, Shelhamer & Darrell, CVPR 2015 (arXiv:1411.4038).
     """
     return divide(counts.hit.sum(-1), counts.target.sum(-1))
+
+
+def class_changed(changes: ClassChanges) -> Array:
+    """Share of pixels whose class a calibrator changed. Shape `(...,)`, in [0, 1]."""
+    return divide(changes.changed, changes.count)
 
 
 def recall_of_classes(counts: ClassCounts) -> Array:

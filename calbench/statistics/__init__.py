@@ -2,6 +2,7 @@
 
 from calbench.statistics.aslp import AslpRows
 from calbench.statistics.bundle import Run, Statistics
+from calbench.statistics.changes import ClassChanges
 from calbench.statistics.class_counts import ClassCounts
 from calbench.statistics.histogram import JointHistogram
 from calbench.statistics.image_scores import ImageFacts, ImageScores
@@ -14,6 +15,7 @@ from calbench.statistics.uncertainty import Uncertainty
 
 __all__ = [
     "AslpRows",
+    "ClassChanges",
     "ClassCounts",
     "ImageFacts",
     "ImageScores",

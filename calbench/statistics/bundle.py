@@ -10,6 +10,7 @@ import numpy as np
 
 from calbench.errors import InputError, MergeError
 from calbench.statistics.aslp import AslpRows
+from calbench.statistics.changes import ClassChanges
 from calbench.statistics.class_counts import ClassCounts
 from calbench.statistics.histogram import Event, JointHistogram
 from calbench.statistics.image_scores import ImageFacts, ImageScores
@@ -28,6 +29,7 @@ PARTS: dict[str, type[Rows]] = {
     "sums": ScoreSums,
     "counts": ClassCounts,
     "unsure": Uncertainty,
+    "changes": ClassChanges,
     "logits": LogitSums,
     "uniform": UniformSums,
     "objects": ReliabilityCells,
@@ -42,6 +44,8 @@ PER_IMAGE = ("scores", "facts")
 """Parts that only make sense image by image: pooling leaves them out."""
 ALL = "all"
 """The region of the whole image."""
+UNCALIBRATED = "none"
+"""The calibrator of predictions that passed through none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,7 @@ class Statistics:
         sums: sums of the scoring rules.
         counts: pixels of each class in mask, prediction and both.
         unsure: histograms of entropy and of the largest probability.
+        changes: of calibrated predictions, pixels whose class is another one than before.
         logits: sums of logit distances.
         uniform, objects, kept: for `--profile mbls`: distances from the uniform distribution; top-label cells of pixels
             whose class is not 0; every confidence.
@@ -77,6 +82,7 @@ class Statistics:
     sums: ScoreSums | None = None
     counts: ClassCounts | None = None
     unsure: Uncertainty | None = None
+    changes: ClassChanges | None = None
     logits: LogitSums | None = None
     uniform: UniformSums | None = None
     objects: ReliabilityCells | None = None
@@ -113,6 +119,11 @@ class Statistics:
         if self.top_label is not None:
             return np.asarray(self.top_label.count.sum(-1))
         return self.unsure.count if self.unsure is not None else np.zeros(len(self.names), np.int64)
+
+    @property
+    def calibrator(self) -> str:
+        """The calibrator that the predictions passed through; "none" of those that passed through none."""
+        return str(self.conventions.get("calibrator", UNCALIBRATED))
 
     @property
     def rows_are_whole(self) -> bool:
@@ -208,9 +219,11 @@ class Run:
         options: the resolved options that pixels were read under.
         notes: what was skipped, resized or left incomplete, for people.
         ood: statistics of out-of-distribution sets, `ood[name, method]`.
+        calibrated: the same images after calibration, `calibrated[dataset, method, calibrator]`.
     """
 
     combinations: Mapping[tuple[str, str], Statistics]
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     ood: Mapping[tuple[str, str], Statistics] = field(default_factory=dict)
+    calibrated: Mapping[tuple[str, str, str], Statistics] = field(default_factory=dict)

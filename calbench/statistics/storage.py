@@ -17,7 +17,7 @@ from calbench.io.files import atomic
 from calbench.statistics.bundle import ALL, PARTS, Run, Statistics
 from calbench.statistics.rows import Array, Rows
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def save_run(run: Run, path: str | Path) -> None:
@@ -57,9 +57,10 @@ def load_run(path: str | Path) -> Run:
                     f"{path} has schema {header['schema']}, this calbench reads up to {SCHEMA}; update calbench"
                 )
             entries = list(enumerate(header["combinations"]))
-            regions: dict[tuple[bool, str, str], dict[str, Statistics]] = {}
+            regions: dict[tuple[bool, tuple[str, ...]], dict[str, Statistics]] = {}
             for number, entry in entries:
-                key = (bool(entry.get("ood")), entry["dataset"], entry["method"])
+                of = [entry["dataset"], entry["method"], *([entry["calibrator"]] if "calibrator" in entry else [])]
+                key = (bool(entry.get("ood")), tuple(of))
                 region = entry.get("region", ALL)  # schema 1 had neither regions nor out-of-distribution sets
                 regions.setdefault(key, {})[region] = replace(_statistics(file, str(number), entry), region=region)
     except FileNotFoundError as error:
@@ -70,19 +71,25 @@ def load_run(path: str | Path) -> Run:
         raise FormatError(
             f"{path} is damaged, or no statistics file; expected the stats.npz of an earlier run"
         ) from error
-    combinations: tuple[dict[tuple[str, str], Statistics], ...] = ({}, {})
-    for (ood, dataset, method), parts in regions.items():
-        whole = parts.pop(ALL)
-        combinations[ood][dataset, method] = replace(whole, regions=parts)
-    return Run(combinations[0], header["options"], tuple(header["notes"]), combinations[1])
+    inside: dict[tuple[str, str], Statistics] = {}
+    outside: dict[tuple[str, str], Statistics] = {}
+    calibrated: dict[tuple[str, str, str], Statistics] = {}
+    for (ood, (dataset, method, *calibrator)), parts in regions.items():
+        whole = replace(parts.pop(ALL), regions=parts)
+        if calibrator:
+            calibrated[dataset, method, calibrator[0]] = whole
+        else:
+            (outside if ood else inside)[dataset, method] = whole
+    return Run(inside, header["options"], tuple(header["notes"]), outside, calibrated)
 
 
 def _entries(run: Run) -> Iterator[tuple[dict[str, Any], Statistics]]:
     """Every set of rows that a run holds, with what tells it apart."""
-    for ood, combinations in ((False, run.combinations), (True, run.ood)):
-        for (dataset, method), whole in combinations.items():
+    for kind, combinations in (("id", run.combinations), ("ood", run.ood), ("calibrated", run.calibrated)):
+        for of, whole in combinations.items():
             for region, statistics in {ALL: whole, **whole.regions}.items():
-                yield {"dataset": dataset, "method": method, "region": region, "ood": ood}, statistics
+                key = {"dataset": of[0], "method": of[1], "region": region, "ood": kind == "ood"}
+                yield key | ({"calibrator": of[2]} if len(of) == 3 else {}), statistics
 
 
 def _statistics(file: Mapping[str, Array], number: str, entry: Mapping[str, Any]) -> Statistics:
