@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
 
+from calbench.calibrators.vector import Vector
 from calbench.evaluate import Evaluator, Settings, Value
 from calbench.io.sample import Sample
 from calbench.kernels import measure_aslp
-from calbench.measure import Request, measure_sample
+from calbench.measure import Request, measure_calibrated, measure_sample
 from calbench.metrics import METRICS
 from calbench.statistics import JointHistogram, Statistics
 
-KINDS = ("8-bit", "float", "classes")
-"""Levels of binary maps, probabilities of binary maps, and logits of several classes."""
+KINDS = ("8-bit", "float", "classes", "calibrated")
+"""Levels of binary maps, probabilities of binary maps, logits of several classes, and probabilities to be calibrated."""
 CLASSES = 4
 EXTRAS = ("mbls", "selectivecal", "torchmetrics")
 OPTIONS = {"bins": 10, "ties": "split", "debias_bins": 10, "batch": 1}
@@ -32,11 +34,13 @@ class Image(NamedTuple):
         scores: `(H, W)` uint8 levels, `(H, W)` float32 probabilities, or `(C, H, W)` float32 logits.
         mask: `(H, W)` uint8: bytes of a binary mask, or classes; None out of distribution.
         valid: `(H, W)` bool.
+        calibrated: whether `row` passes it through `shifted`.
     """
 
     scores: np.ndarray
     mask: np.ndarray | None
     valid: np.ndarray | None = None
+    calibrated: bool = False
 
     @property
     def foreground(self) -> np.ndarray:
@@ -63,6 +67,7 @@ FEW = {
     "float": st.sampled_from([0, 1]) | st.floats(0, 1, width=32),
     "classes": st.sampled_from([-90, 90]) | st.floats(-9, 9, width=32),
 }
+FEW["calibrated"] = FEW["float"]
 
 
 @st.composite
@@ -80,7 +85,7 @@ def images(draw, kind: str = "8-bit", *, void: bool = True, min_pixels: int = 1)
     bytes_ = draw(st.sampled_from([SATURATED, SATURATED, GREY, st.just(0), st.just(255)]))
     mask = draw(arrays(np.uint8, shape, elements=st.integers(0, CLASSES - 1) if kind == "classes" else bytes_))
     valid = draw(st.none() | arrays(np.bool_, shape)) if void else None
-    return Image(scores, mask, valid)
+    return Image(scores, mask, valid, kind == "calibrated")
 
 
 def scene(seed: int, shape: tuple[int, int] = (37, 53), *, void: bool = False) -> Image:
@@ -103,6 +108,11 @@ def float_scene(seed: int, shape: tuple[int, int] = (37, 53), *, void: bool = Fa
     return image._replace(scores=np.clip(image.scores / 255 + noise, 0, 1).astype(np.float32))
 
 
+def calibrated_scene(seed: int, shape: tuple[int, int] = (37, 53), *, void: bool = False) -> Image:
+    """The probabilities of the scene of this seed, to be calibrated."""
+    return float_scene(seed, shape, void=void)._replace(calibrated=True)
+
+
 def class_scene(seed: int, shape: tuple[int, int] = (37, 53), *, void: bool = False) -> Image:
     """Logits of smooth fields, the mask that of the same fields without noise; not every image has the last class."""
     generator = np.random.default_rng([seed, 2])
@@ -114,7 +124,7 @@ def class_scene(seed: int, shape: tuple[int, int] = (37, 53), *, void: bool = Fa
 
 def scenes(n: int, *, kind: str = "8-bit", first: int = 0, void: bool = False) -> list[Image]:
     """Scenes of different shapes."""
-    draw = {"8-bit": scene, "float": float_scene, "classes": class_scene}[kind]
+    draw = {"8-bit": scene, "float": float_scene, "classes": class_scene, "calibrated": calibrated_scene}[kind]
     return [draw(seed, (31 + seed % 7, 43 + seed % 5), void=void) for seed in range(first, first + n)]
 
 
@@ -123,8 +133,19 @@ def without_masks(pictures: Sequence[Image]) -> list[Image]:
     return [image._replace(mask=None) for image in pictures]
 
 
+@cache
+def shifted() -> Vector:
+    """A calibrator of binary maps, p = σ((3 z − 1) / 2): pixels of z in [0, 1/3) change their class."""
+    calibrator = Vector()
+    calibrator.n_classes_, calibrator.origin_ = 1, {}
+    calibrator.restore({"scale_": np.array([1.5]), "offset_": np.array([-0.5]), "present_": np.array([True])})
+    return calibrator
+
+
 def row(name: str, image: Image) -> Statistics:
     """The statistics of one image, with everything that any metric reads."""
+    if image.calibrated:
+        return measure_calibrated(image.sample(name), shifted(), request=Request(extras=EXTRAS))
     measured = measure_sample(image.sample(name), Request(extras=EXTRAS))
     if image.scores.dtype != np.uint8 or image.mask is None:
         return measured

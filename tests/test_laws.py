@@ -1,7 +1,8 @@
 """Laws that every metric of the registry obeys, the one binning rule, and equality with the textbook oracles.
 
 The laws of the registry hold for each metric on every kind of predictions that gives it: 8-bit maps, float maps, logits of
-several classes; metrics of out-of-distribution sets are held to them on images without masks.
+several classes, maps that a calibrator changed; metrics of out-of-distribution sets are held to them on images without
+masks.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from strategies import (
 )
 
 from calbench.evaluate import Evaluator, Settings
+from calbench.kernels import measure_float_map, measure_levels
+from calbench.measure import measure_sample
 from calbench.metrics import METRICS, Metric
 from calbench.ood import Separation
 from calbench.statistics import JointHistogram, KeptScores, ReliabilityCells, Rows, Run, Statistics
@@ -80,7 +83,12 @@ SOFTENED = {"aslp_ece", "aslp_oe"}
 NEEDS_ERRORS = {"auroc_error", "aupr_error", "fpr95_error"}
 """Undefined where every decision is right: there is nothing to find."""
 
-CLIPPED_NLL = {"8-bit": -np.log(509 / 510), "float": -np.log1p(-np.finfo(np.float32).eps), "classes": 0}
+CLIPPED_NLL = {
+    "8-bit": -np.log(509 / 510),
+    "float": -np.log1p(-np.finfo(np.float32).eps),
+    "classes": 0,
+    "calibrated": 0,
+}
 """−ln P of a perfect prediction: half a level is kept off, or the unit of float32, or nothing from logits."""
 
 
@@ -128,10 +136,9 @@ def scribbled(pictures: list[Image]) -> list[Image]:
     def scribble(image: Image) -> Image:
         noise = generator.integers(0, 256, (2, *image.valid.shape), dtype=np.uint8)
         scores = noise[0] if image.scores.dtype == np.uint8 else np.where(noise[0] < 50, np.nan, noise[0] - 128.0)
-        return Image(
-            np.where(image.valid, image.scores, scores).astype(image.scores.dtype),
-            None if image.mask is None else np.where(image.valid, image.mask, noise[1]),
-            image.valid,
+        return image._replace(
+            scores=np.where(image.valid, image.scores, scores).astype(image.scores.dtype),
+            mask=None if image.mask is None else np.where(image.valid, image.mask, noise[1]),
         )
 
     return [scribble(image) for image in pictures]
@@ -344,7 +351,9 @@ def test_values_under_void_change_no_row(kind, data, seed):
     generator = np.random.default_rng(seed)
     scores = generator.integers(0, 256, image.scores.shape).astype(image.scores.dtype)
     mask = generator.integers(0, 256, image.mask.shape, dtype=np.uint8)
-    other = Image(np.where(image.valid, image.scores, scores), np.where(image.valid, image.mask, mask), image.valid)
+    other = image._replace(
+        scores=np.where(image.valid, image.scores, scores), mask=np.where(image.valid, image.mask, mask)
+    )
     assert same(row("a", image), row("a", other))
 
 
@@ -398,7 +407,7 @@ def test_perfect_prediction_is_best(kind, name):
     elif name in NOISE_SUBTRACTED or metric.better == "zero":
         assert best == pytest.approx(0, abs=1e-8)
     elif metric.better == "lower":
-        assert best <= np.nanmin([real, worst])
+        assert best <= np.nanmin([real, worst]) + 1e-8  # a calibrated map is not quite certain
         assert best == pytest.approx(CLIPPED_NLL[kind] if name == "nll" else 0, abs=1e-8)
     elif metric.better == "higher":
         assert best >= np.nanmax([real, worst])
@@ -586,6 +595,47 @@ def test_perfect_separation(kind):
     found = separation(six(kind, "accuracy", perfect), six(kind, "ood_entropy", unsure))
     for name, value in (("ood_auroc", 1), ("ood_aupr_in", 1), ("ood_aupr_out", 1), ("ood_fpr95", 0)):
         assert set(found[name].values()) == {value}
+
+
+# --- calibrated maps --------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(images("calibrated"))
+def test_class_changes_are_those_of_the_pixels(image):
+    """p' = σ((3 logit p − 1) / 2) is below one half up to p = σ(1/3)."""
+    p = image.scores if image.valid is None else image.scores[image.valid]
+    assume(p.size)
+    changed = (p >= 0.5) & (np.log(np.maximum(p, 1e-9) / np.maximum(1 - p, 1e-9)) < 1 / 3)
+    assert number(row("a", image), "class_changed") == pytest.approx(changed.mean(), rel=1e-12)
+
+
+@quick
+@given(images(), st.integers(0, 2**32 - 1))
+def test_calibrated_levels_are_measured_as_their_pixels(image, seed):
+    """256 new probabilities for the levels, and the map of float64 probabilities pixel by pixel: the same rows.
+
+    Probabilities of the extremes, of ties and of changed classes are among them.
+    """
+    generator = np.random.default_rng(seed)
+    special = np.array([0, 1, 0.5, np.nextafter(0.5, 0), 1e-300, 1 - 2**-53, 1 / 3, 0.25])
+    probs = np.where(generator.random(256) < 0.5, generator.choice(special, 256), generator.random(256))
+    target, before = image.foreground, image.scores >= 128
+    levels = measure_levels(measure_sample(image.sample("a")), probs)
+    [pixels] = measure_float_map("a", probs[image.scores], "probabilities", target, image.valid)
+    for part in ("top_label", "foreground", "sums", "counts", "unsure"):
+        one, other = getattr(levels, part), getattr(pixels, part)
+        for field in dataclasses.fields(one):
+            a, b = getattr(one, field.name), getattr(other, field.name)
+            if isinstance(a, np.ndarray):
+                assert a.dtype == b.dtype
+                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12, err_msg=f"{part}.{field.name}")
+            else:
+                assert a == b, (part, field.name)
+    inside = np.ones(target.shape, bool) if image.valid is None else image.valid
+    changed = ((probs[image.scores] >= 0.5) != before) & inside
+    assert levels.changes.changed.tolist() == [np.count_nonzero(changed)]
+    assert levels.changes.count.tolist() == [np.count_nonzero(inside)]
 
 
 # --- big counts -----------------------------------------------------------------------------------------------------

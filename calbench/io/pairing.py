@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calbench.errors import InputError, OptionError, PairingError, listing, plural
@@ -21,12 +21,13 @@ GENERIC_FOLDERS = {"gt", "gts", "mask", "masks", "label", "labels", "groundtruth
 
 @dataclass(frozen=True)
 class Pair:
-    """One image: the files of its prediction, its ground truth and, if any, its field of view."""
+    """One image: the files of its prediction, its ground truth and, if any, its field of view and its picture."""
 
     name: str
     pred: Path
     gt: Path | None
     mask: Path | None = None
+    image: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Folders:
         dataset, method: their names.
         pred, gt, mask: where predictions, ground truth and fields of view are; `gt` is None for out-of-distribution images.
         ood: whether the images are out-of-distribution.
+        images: where the pictures are that the predictions were made from.
     """
 
     dataset: str
@@ -45,6 +47,7 @@ class Folders:
     gt: Path | None
     mask: Path | None = None
     ood: bool = False
+    images: Path | None = None
 
     @property
     def text(self) -> str:
@@ -101,6 +104,7 @@ def find_folders(
     pred: str,
     gt: str | None,
     mask: str | None = None,
+    images: str | None = None,
     *,
     methods: Sequence[str] = (),
     datasets: Sequence[str] = (),
@@ -111,15 +115,22 @@ def find_folders(
         pred: folder of predictions, or a template with `{method}` and `{dataset}`.
         gt: folder of masks, or a template with `{dataset}`; None where the files of predictions hold their labels.
         mask: folder of fields of view, or a template with `{dataset}`.
+        images: folder of the pictures that predictions were made from, or a template with `{dataset}`.
         methods, datasets: with a placeholder, which of the found names to keep; without, the name to give.
     Raises:
         InputError: an unknown placeholder, a folder that does not exist, or nothing found.
     """
     _check_placeholders(
-        {"--pred": (pred, {"method", "dataset"}), "--gt": (gt, {"dataset"}), "--mask": (mask, {"dataset"})}
+        {
+            "--pred": (pred, {"method", "dataset"}),
+            "--gt": (gt, {"dataset"}),
+            "--mask": (mask, {"dataset"}),
+            "--images": (images, {"dataset"}),
+        }
     )
     if gt is None:
-        return _self_contained(pred, methods, datasets), []
+        alone = _self_contained(pred, methods, datasets)
+        return [replace(folders, images=_formatted(images, folders.dataset)) for folders in alone], []
     pred_folders, gt_folders = expand(pred), expand(gt)
     for template, found in ((pred, pred_folders), (gt, gt_folders)):
         if not found:
@@ -163,8 +174,10 @@ def find_folders(
             elif dataset not in gt_of:
                 notes.append(f"{dataset} has no ground truth under {gt}: {method} on it is left out")
             else:
-                fov = _formatted(mask, dataset)
-                complete.append(Folders(dataset, method, pred_of[dataset, method], gt_of[dataset], fov))
+                fov, pictures = _formatted(mask, dataset), _formatted(images, dataset)
+                complete.append(
+                    Folders(dataset, method, pred_of[dataset, method], gt_of[dataset], fov, images=pictures)
+                )
     if not complete:
         raise InputError(
             f"no method x data set is complete under --pred {pred!r} and --gt {gt!r}"
@@ -281,6 +294,28 @@ def match_files(folders: Folders, *, pred_suffix: str = "", gt_suffix: str = "")
         tuple(gt_of[name] for name in shared if mask_of is not None and name not in mask_of),
         tuple(sorted(set(doubled))),
     )
+
+
+def with_pictures(pairs: Sequence[Pair], folder: Path) -> tuple[Pair, ...]:
+    """The pairs with the pictures that their predictions were made from, matched by stem.
+
+    Raises:
+        InputError: a folder that does not exist or holds no image.
+        PairingError: images without a picture, or pictures that share a name.
+    """
+    found = [(key, path) for key, path in image_files(folder, "") if extension(path) in FORMATS]
+    flat = len({key.rsplit("/", 1)[-1] for key, _ in found}) == len(found)
+    picture_of = {key.rsplit("/", 1)[-1] if flat else key: path for key, path in found}
+    names = {pair.name: pair.name.rsplit("/", 1)[-1] if flat else pair.name for pair in pairs}
+    if len(picture_of) < len(found) or len(set(names.values())) < len(names):
+        raise PairingError(f"pictures in {folder} share names, so that they cannot be told apart; keep one file a name")
+    missing = [pair.name for pair in pairs if names[pair.name] not in picture_of]
+    if missing:
+        raise PairingError(
+            f"{plural(len(missing), 'image')} of {len(pairs)} have no picture in {folder}:\n{listing(missing)}\n"
+            "pictures match on the stem; complete the folder"
+        )
+    return tuple(replace(pair, image=picture_of[names[pair.name]]) for pair in pairs)
 
 
 def image_files(folder: Path, suffix: str) -> list[tuple[str, Path]]:

@@ -1,0 +1,86 @@
+"""Photographs next to predictions, as calibrators read them: three channels in [0, 1]."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from calbench.errors import FormatError, RangeError, ShapeError
+from calbench.io.images import EIGHT_BIT_MODES, decode, deep, resize_bilinear
+from calbench.statistics.rows import Array
+
+COLOUR_MODES = {"1", "L", "P", "LA", "PA", "RGB", "RGBA"}
+"""Pillow modes of 8 bits whose RGB values need no colour profile."""
+UPRIGHT = 1
+"""The orientation of pixels that are shown as they are stored."""
+
+
+def read_picture(path: str | Path) -> Array:
+    """Read a photograph of 8 bits a channel, or a grey one of 16, `(3, H, W)` float32 in [0, 1].
+
+    Grey gives three equal channels; levels are divided by 255, or 65 535. A file whose EXIF orientation turns or mirrors
+    it is refused: whether the predictions follow the stored pixels or the turned ones depends on what read them.
+
+    Raises:
+        FormatError: unreadable, truncated, of another depth or colour space, or with an EXIF orientation.
+        RangeError: transparent pixels.
+    """
+    path = Path(path)
+    decoded = decode(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged EXIF block has no orientation
+        with Image.open(path) as header:  # opened anew, as Pillow turns a TIFF when it loads the pixels
+            orientation = header.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    if orientation not in (UPRIGHT, 0):  # 0: written by cameras that do not know
+        raise FormatError(
+            f"{path} has EXIF orientation {orientation}: it is stored turned or mirrored, and nothing tells which way its "
+            "prediction is; expected pictures stored upright; turn it as its prediction is, and remove the tag"
+        )
+    image = decoded.image
+    if image.mode not in EIGHT_BIT_MODES:
+        levels = deep(decoded, path)
+        if levels.dtype != np.uint16:
+            raise FormatError(
+                f"{path} is a {levels.dtype} image; expected a picture of 8 bits, or 16 unsigned; convert it"
+            )
+        return np.repeat(levels[None].astype(np.float32) / 65535, 3, axis=0)
+    if image.mode not in COLOUR_MODES:
+        raise FormatError(
+            f"{path} has mode {image.mode!r}; expected grey or RGB; convert it to RGB with its colour profile"
+        )
+    return np.ascontiguousarray(np.moveaxis(_colours(image, path), -1, 0), np.float32) / np.float32(255)
+
+
+def fit_picture(picture: Array, size: tuple[int, int], *, resize: bool, where: object) -> Array:
+    """The picture at the (height, width) of its prediction: as it is, or interpolated where that is asked for.
+
+    Bilinear, area-weighted when shrinking.
+
+    Raises:
+        ShapeError: another size, and resizing was not asked for.
+
+    >>> fit_picture(np.zeros((3, 4, 6), np.float32), (2, 3), resize=True, where="a.jpg").shape
+    (3, 2, 3)
+    """
+    found = picture.shape[1:]
+    if found == size:
+        return picture
+    if not resize:
+        raise ShapeError(
+            f"{where} has {found[0]} x {found[1]} pixels, its prediction {size[0]} x {size[1]}; expected one size; resize "
+            "one of them, or say --resize-images"
+        )
+    return np.stack([resize_bilinear(channel, size) for channel in picture]).clip(0, 1)
+
+
+def _colours(image: Image.Image, path: Path) -> Array:
+    """`(H, W, 3)` uint8; an alpha channel that is opaque everywhere is dropped."""
+    if image.has_transparency_data:
+        colours = np.asarray(image.convert("RGBA"))
+        if colours[..., 3].min(initial=255) < 255:
+            raise RangeError(f"{path} has transparent pixels; expected a picture; save it without an alpha channel")
+        return colours[..., :3]
+    return np.asarray(image.convert("RGB"))
