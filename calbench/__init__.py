@@ -8,7 +8,12 @@
 0    ece  pixels  0.2941
 1    ece  images  0.2941
 2    mae  images  0.3472
+
+Calibrators load scikit-learn when they are first asked for: `calbench.calibrate`, `calbench.CALIBRATORS`,
+`calbench.load_calibrator`.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from calbench import errors
 from calbench.collect import collect
@@ -20,20 +25,50 @@ from calbench.results import Results, evaluate
 from calbench.statistics import Run, Statistics
 from calbench.statistics.storage import load_run, save_run
 
+if TYPE_CHECKING:
+    from calbench.calibration import Calibration, calibrate
+    from calbench.calibrators import CALIBRATORS, Calibrator, load_calibrator, save_calibrator
+
 __version__ = "0.1.0"
 
+_LATER = {
+    "CALIBRATORS": "calbench.calibrators",
+    "Calibration": "calbench.calibration",
+    "Calibrator": "calbench.calibrators",
+    "calibrate": "calbench.calibration",
+    "load_calibrator": "calbench.calibrators",
+    "save_calibrator": "calbench.calibrators",
+}
+"""Public names whose modules are loaded when they are first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'calbench' has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return found
+
+
 __all__ = [
+    "CALIBRATORS",
     "METRICS",
     "PROFILES",
+    "Calibration",
+    "Calibrator",
     "Metric",
     "Results",
     "Run",
     "Sample",
     "Settings",
     "Statistics",
+    "calibrate",
     "collect",
     "errors",
     "evaluate",
+    "load_calibrator",
     "load_run",
+    "save_calibrator",
     "save_run",
 ]

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,23 @@ _PARTS = [
                  help="Predictions on images with nothing to find, a folder or template with {method} (repeatable)."),
     click.option("--ood-gt", multiple=True, metavar="NAME=DIR", help="Masks of such a set, for their void pixels only."),
 ]  # fmt: skip
+_IMAGES = [
+    click.option("--images", metavar="DIR",
+                 help="Pictures the predictions were made from (folder or template), for calibrators that look at them."),
+    click.option("--resize-images", is_flag=True, help="Resize pictures of another size than their prediction (bilinear)."),
+]  # fmt: skip
+_CALIBRATED = [
+    click.option("--calibrator", type=click.Path(dir_okay=False), metavar="FILE",
+                 help="Measure the predictions after this calibrator (of `calbench calibrate`), without writing them."),
+    click.option("--allow-overlap", is_flag=True, help="Even on images that the calibrator was fitted on."),
+]  # fmt: skip
+_INTERVALS = [
+    click.option("--ci", type=float, default=0.95, show_default=True, help="Level of the intervals."),
+    click.option("--n-boot", type=int, default=1000, show_default=True, help="Bootstrap replicates; 0 for no intervals."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap, and of fits and splits."),
+    click.option("--group-by", metavar="REGEX",
+                 help="Keep images whose names match alike (first group, if any) together: patients, videos."),
+]  # fmt: skip
 _NUMBERS = [
     click.option("--profile", type=click.Choice(list(PROFILES)), default="calbench", show_default=True,
                  help="Set of metrics and conventions."),
@@ -174,11 +191,7 @@ _NUMBERS = [
     click.option("--ties", type=click.Choice(TIES), help="Tied pixels in equal-mass bins. Default: split in proportion."),
     click.option("--debias-bins", type=int, metavar="B", help="Cells of aslp_debias. Default: 100, as in the scripts."),
     click.option("--batch", type=int, metavar="N", help="Images a batch of mbls_segmentation_ece. Default: 1."),
-    click.option("--ci", type=float, default=0.95, show_default=True, help="Level of the intervals."),
-    click.option("--n-boot", type=int, default=1000, show_default=True, help="Bootstrap replicates; 0 for no intervals."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap."),
-    click.option("--group-by", metavar="REGEX",
-                 help="Resample images whose names match alike (first group, if any) together: patients, videos."),
+    *_INTERVALS,
 ]  # fmt: skip
 _JOBS = [click.option("-j", "--jobs", type=int, metavar="N", help="Processes. Default: cores, fewer for small sets.")]
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -200,6 +213,8 @@ _OUTPUT = [
     _PARTS,
     [click.option("--stats", type=click.Path(path_type=Path), metavar="FILE",
                   help="Evaluate the statistics of an earlier run instead of folders; no pixel is read.")],
+    _CALIBRATED,
+    _IMAGES,
     _OUTPUT,
     [click.option("--resume", is_flag=True, help="Continue an interrupted run in OUT.")],
     _NUMBERS, _JOBS, _QUIET, _CONFIG,
@@ -231,14 +246,19 @@ def _evaluate(
       calbench evaluate --pred 'preds/{method}/SOD' --gt data/SOD/GT --ood 'textures=preds/{method}/DTD'
       calbench evaluate --pred 'tables/{method}.csv'
       calbench evaluate --stats results/stats.npz --bins 30 -o results30
+      calbench evaluate --pred preds/mynet --gt data/SOD/GT --calibrator fits/temperature.safetensors
     """
-    from calbench.collect import collect_folders
+    from calbench.collect import calibrated_run, collect_folders
     from calbench.findings import brief_lines
     from calbench.progress import progress_bar
     from calbench.report.tables import console, headline_tables
     from calbench.results import Results
     from calbench.statistics.storage import load_run
 
+    if given["allow_overlap"] and given["calibrator"] is None:
+        raise click.UsageError("--allow-overlap is about --calibrator, which is not given")
+    if given["images"] is not None and given["calibrator"] is None:
+        raise click.UsageError("--images are for a --calibrator that looks at them, and none is given")
     say = _announcer(quiet)
     settings = _settings(given)
     partial = output / "partial.npz" if output else None
@@ -247,6 +267,8 @@ def _evaluate(
     if stats is not None:
         _refuse_with_stats()
         run = load_run(stats)
+        if given["calibrator"] is not None:
+            run = calibrated_run(run, given["calibrator"], allow_overlap=given["allow_overlap"])
     else:
         run = collect_folders(
             _collect_options(given, settings),
@@ -281,6 +303,131 @@ def _evaluate(
             screen.print(table)
 
 
+@main.command("calibrate")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_options(
+    _INPUT,
+    _IMAGES,
+    [
+        click.option("--cv", type=int, metavar="K", help="Folds by image. Default: 5; for networks one hold-out of 0.3."),
+        click.option("--holdout", type=float, metavar="F", help="Share of images held out, instead of folds."),
+        click.option("--fit-list", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+                     help="Names of the images to fit on, one a line; all others are held out."),
+        click.option("--allow-overlap", is_flag=True, help="Even measure calibrators on images they were fitted on."),
+        click.option("--set", "parameters", multiple=True, metavar="NAME.KEY=VALUE",
+                     help="Parameter of a calibrator, such as selective.t_wrong=2 (repeatable)."),
+        click.option("--max-pixels", type=int, default=500_000, show_default=True, metavar="N",
+                     help="Most pixels that a fit draws, the same share of each image, where it does not use all."),
+        click.option("--rank-by", default="nll", show_default=True, metavar="METRIC",
+                     help="What ranks the contenders: nll, brier, ece, aece, accuracy or miou."),
+        click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+                     help="Where networks are trained."),
+        click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="OUT",
+                     help="Folder for the calibrators, the split, comparison.csv and the files of `calbench evaluate`."),
+        click.option("--force", is_flag=True, help="Replace results that OUT already holds."),
+        click.option("--resume", is_flag=True, help="Continue an interrupted run in OUT."),
+        *_INTERVALS,
+    ],
+    _JOBS, _QUIET[:2], _CONFIG,
+)  # fmt: skip
+def _calibrate(
+    names: tuple[str, ...],
+    fit_list: Path | None,
+    parameters: tuple[str, ...],
+    output: Path,
+    force: bool,
+    resume: bool,
+    jobs: int | None,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Fit post-hoc calibrators, measure them on images they have not seen, and rank them.
+
+    NAME is a calibrator (see `calbench calibrators`), or `all`. Images (groups, with --group-by) are split, never pixels.
+    By default every image is held out once in 5 folds; the calibrator that is saved is fitted again on all, and its file
+    lists them. Doing nothing is always a contender. Binary 8-bit maps are read once; others as often as fits need it.
+
+    \b
+    Examples:
+      calbench calibrate temperature --pred preds/mynet --gt data/SOD/GT -o fits
+      calbench calibrate all --pred 'preds/{method}/SOD' --gt data/SOD/GT -o fits
+      calbench calibrate all --pred logits --gt labels --ignore-index 255 --images photos --cv 3 -o fits
+      calbench calibrate selective --set selective.t_wrong=2 --pred logits --gt labels -o fits
+    """
+    from calbench.calibration import MEASURED, FitOptions, calibrate_folders
+    from calbench.progress import progress_bar
+    from calbench.report.tables import console, leaderboard_tables
+
+    say = _announcer(quiet)
+    given |= {"profile": "calbench", "metrics": None, "exclude": None, "bins": None, "ties": None, "debias_bins": None,
+              "batch": None}  # fmt: skip
+    settings = replace(_settings(given), metrics=MEASURED)
+    fit = FitOptions(
+        tuple(name.replace("-", "_") for name in names), _parameters(parameters), given["cv"], given["holdout"],
+        None if fit_list is None else _listed_names(fit_list), given["max_pixels"], given["rank_by"], given["device"],
+        given["allow_overlap"],
+    )  # fmt: skip
+    options = _collect_options(given, settings)
+    _prepare(output, force=force, resume=resume)
+    found = calibrate_folders(
+        replace(options, allow_overlap=False), fit, settings, output=output, resume=resume, jobs=jobs, progress=not quiet,
+        announce=say,
+    )  # fmt: skip
+    with progress_bar("intervals", len(found.results.evaluators), enabled=not quiet) as advance:
+        found.results.values(advance)
+    for warning in found.results.warnings:
+        say(warning)
+    with progress_bar("diagrams", len(found.results.evaluators), enabled=not quiet) as advance:
+        written = found.write(output, advance)
+    (output / "partial.npz").unlink(missing_ok=True)
+    fitted = [path for path in written if path.suffix == ".safetensors"]
+    say(
+        f"wrote {plural(len(fitted), 'calibrator')} to {output / 'calibrators'}, and split.json, comparison.csv and the files "
+        f"of calbench evaluate to {output}"
+    )
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        screen = console()
+        for table in leaderboard_tables(found):
+            screen.print(table)
+
+
+@main.command("calibrators")
+@_JSON
+def _calibrators(as_json: bool) -> None:
+    """List every calibrator: definition, source, parameters, what it keeps.
+
+    \b
+    Examples:
+      calbench calibrators
+      calbench calibrators --json
+    """
+    from calbench.calibrators import CALIBRATORS
+
+    entries = [
+        {
+            "name": kind.name,
+            "definition": kind.definition,
+            "source": kind.source,
+            "parameters": kind().get_params(),
+            "keeps_class": kind.keeps_class,
+            "needs_images": kind.needs_images,
+        }
+        for kind in CALIBRATORS.values()
+    ]
+    if as_json:
+        click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+        return
+    for entry in entries:
+        facts = [*["keeps the class"] * entry["keeps_class"], *["needs images"] * entry["needs_images"]]
+        click.echo(entry["name"] + (f"  ({', '.join(facts)})" if facts else ""))
+        click.echo(f"    {entry['definition']}\n    {entry['source']}")
+        if entry["parameters"]:
+            click.echo("    parameters: " + ", ".join(f"{key}={value}" for key, value in entry["parameters"].items()))
+
+
 @main.command("check")
 @_options(
     _INPUT,
@@ -310,6 +457,56 @@ def _check(jobs: int | None, as_json: bool, quiet: bool, **given: Any) -> None:
         for line in (*report_lines(shown), diagnosis.summary):
             click.echo(line)
     click.get_current_context().exit(diagnosis.exit_code)
+
+
+@main.command("apply")
+@click.argument("calibrator", type=click.Path(dir_okay=False))
+@_options(
+    [
+        click.option("--pred", required=True, metavar="DIR", help="Predictions: a folder or file; no ground truth is read."),
+        click.option("-o", "--output", required=True, type=click.Path(file_okay=False), metavar="DIR",
+                     help="Folder for the calibrated maps: one a prediction, of its stem, in its sub-folder."),
+        click.option("--format", type=click.Choice(["npz", "png16", "png8"]), default="npz", show_default=True,
+                     help="float16 arrays, or grey levels of 16 or 8 bits for binary maps."),
+        click.option("--pred-suffix", default="", help="Ending of the prediction stems; other files are left out."),
+        click.option("--input", type=click.Choice(["levels", "probabilities", "logits"]),
+                     help="What predictions hold. Default: inferred once for all, and printed."),
+        click.option("--layout", type=click.Choice(["CHW", "HWC"], case_sensitive=False),
+                     help="Axes of predictions of several classes. Default: inferred, as the calibrator knows how many."),
+        click.option("--npz-key", metavar="KEY",
+                     help="Array of .npz predictions. Default: data, probabilities, logits, ..."),
+        click.option("--images", metavar="DIR",
+                     help="Folder of the pictures the predictions were made from, for calibrators that look at them."),
+    ],
+    _IMAGES[1:],
+    [
+        click.option("--resume", is_flag=True, help="Keep what this calibrator wrote from the same predictions before."),
+        click.option("--force", is_flag=True, help="Replace what the folder holds."),
+    ],
+    _JOBS,
+    [_JSON, click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")],
+    _CONFIG,
+)  # fmt: skip
+def _apply(jobs: int | None, resume: bool, force: bool, as_json: bool, quiet: bool, **given: Any) -> None:
+    """Write calibrated maps: predictions through the calibrator in the file CALIBRATOR.
+
+    Binary maps (8-bit, 16-bit, float), probabilities or logits of several classes, and .npz tables, an image at a time.
+    Files hold probabilities, rounded: every pixel keeps its calibrated class, and what else rounding costs is printed.
+    `calbench evaluate` reads the folder as it is; its NLL is clipped by the unit of the type stored. `calbench evaluate
+    --calibrator` measures the same without writing or rounding.
+
+    \b
+    Examples:
+      calbench apply fits/temperature.safetensors --pred preds/mynet/SOD -o calibrated/mynet/SOD
+      calbench apply fits/temperature.safetensors --pred preds/mynet/SOD -o calibrated/mynet/SOD --format png16
+      calbench apply fits/local.safetensors --pred logits/mynet --images data/images -o calibrated/mynet -j 4 --resume
+    """
+    from calbench.apply import ApplyOptions, apply_folder
+
+    applied = apply_folder(
+        ApplyOptions(**given), jobs=jobs, resume=resume, force=force, progress=not quiet, announce=_announcer(quiet)
+    )
+    click.echo(json.dumps(applied.to_json(), indent=2, ensure_ascii=False) if as_json else applied.text)
 
 
 @main.command("metrics")
@@ -379,10 +576,37 @@ def _settings(given: dict[str, Any]) -> Settings:
     return Settings(metrics=_names(given["metrics"]), exclude=_names(given["exclude"]) or (), options=options, **common)
 
 
+def _parameters(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Parameters of calibrators by name; values are JSON, or text where they are none."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        name, dot, key = target.partition(".")
+        if not (equals and dot and name and key):
+            raise click.UsageError(f"--set {text!r} is not NAME.KEY=VALUE, such as selective.t_wrong=2")
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = value
+        found.setdefault(name.replace("-", "_"), {})[key.replace("-", "_")] = parsed
+    return found
+
+
+def _listed_names(path: Path) -> tuple[str, ...]:
+    """The names in a text file, one a line."""
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{path} is no text file; expected one image name a line") from error
+    if not names:
+        raise click.BadParameter(f"{path} is empty; expected one image name a line")
+    return names
+
+
 def _refuse_with_stats() -> None:
     """Options about folders say nothing about statistics that were collected before."""
     context = click.get_current_context()
-    folder_options = {"resume", "jobs", *CollectOptions.__dataclass_fields__}
+    folder_options = {"resume", "jobs", *CollectOptions.__dataclass_fields__} - {"calibrator", "allow_overlap"}
     given = [
         p.opts[-1]
         for p in context.command.params

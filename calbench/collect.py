@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from calbench.checkpoint import assembled, kept, resumed
-from calbench.errors import InputError, OptionError, UnknownName
-from calbench.io.arrays import Role, read_array
+from calbench.errors import InputError, OptionError, ShapeError, UnknownName
+from calbench.io.arrays import Role
+from calbench.io.files import digest, read_bytes
 from calbench.io.sample import Sample
-from calbench.io.tables import is_table, read_table
-from calbench.kernels import IMAGE_SCORES
+from calbench.kernels import IMAGE_SCORES, measure_levels
 from calbench.measure import Request, Task, measure_pair, measure_sample, tasks_of
 from calbench.parallel import check_jobs, parallel_map
-from calbench.plan import CollectOptions, Plan, describe, fingerprint, plan_run, verify_codings
+from calbench.plan import CollectOptions, Plan, describe, digest_of, fingerprint, plan_run, verify_codings
 from calbench.progress import progress_bar
 from calbench.statistics import Run, Statistics
+from calbench.statistics.bundle import UNCALIBRATED
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -119,13 +119,38 @@ def collect_folders(
         settings: what the rows are wanted for; recorded, and held against those of `resume_from`.
     """
     plans, notes = plan_run(options)
+    return collect_plans(
+        plans, notes, options, jobs=jobs, checkpoint=checkpoint, resume_from=resume_from, progress=progress,
+        announce=announce, settings=settings, vet=vet,
+    )  # fmt: skip
+
+
+def collect_plans(
+    plans: Sequence[Plan],
+    notes: Sequence[str],
+    options: CollectOptions,
+    *,
+    jobs: int | None = None,
+    checkpoint: Path | None = None,
+    resume_from: Path | None = None,
+    progress: bool = False,
+    announce: Callable[[str], None] = lambda _: None,
+    settings: Mapping[str, Any] | None = None,
+    vet: Callable[[Run], Any] = lambda _: None,
+) -> Run:
+    """Count what was planned; see `collect_folders`."""
     for line in describe(plans):
         announce(line)
     notes = [*notes, *(note for plan in plans for note in plan.notes)]
     for note in notes:
         announce(note)
     recorded = asdict(options) | {"images": fingerprint(plans)} | dict(settings or {})
-    current = partial(_digest, options)
+    if options.calibrator is not None:
+        recorded["calibrator_digest"] = digest(read_bytes(Path(options.calibrator)))
+
+    def current(path: Path, role: Role) -> int:
+        return digest_of(path, role, options)
+
     done = resumed(resume_from, recorded, plans, current) if resume_from is not None else {}
     if done:
         announce(f"resuming: {len(done)} of {sum(len(plan.pairs) for plan in plans)} images are done")
@@ -164,6 +189,45 @@ def collect_folders(
     return replace(run, notes=(*run.notes, *spread_notes))
 
 
+def calibrated_run(run: Run, path: str | Path, *, allow_overlap: bool = False) -> Run:
+    """The statistics of 8-bit binary maps after a calibrator, without a pixel.
+
+    Saliency metrics stay those of the uncalibrated maps, and say so.
+
+    Args:
+        run: of 8-bit binary maps.
+        path: file of a pixelwise calibrator.
+        allow_overlap: whether it may be measured on the images it was fitted on.
+    Raises:
+        InputError: other predictions, or the images it was fitted on.
+    """
+    from calbench.calibrators import load_calibrator
+    from calbench.calibrators.maps import needs_images
+    from calbench.calibrators.origin import images_of, refuse_overlap
+    from calbench.calibrators.samples import level_logits
+
+    calibrator = load_calibrator(path)
+    if calibrator.needs_images:
+        raise InputError(f"{needs_images(calibrator.name)}, with --pred and --gt instead of --stats")
+    if calibrator.n_classes_ != 1:
+        raise ShapeError(
+            f"{path} was fitted on {calibrator.n_classes_} classes; without pixels only 8-bit binary maps can be calibrated"
+        )
+    probs = calibrator.transform(level_logits())
+    parts: list[dict[tuple[str, str], Statistics]] = [{}, {}]
+    for part, rows in zip(parts, (run.combinations, run.ood), strict=True):
+        for (dataset, method), statistics in rows.items():
+            if statistics.calibrator != UNCALIBRATED:
+                raise InputError(
+                    f"these statistics were calibrated by {statistics.calibrator} before; give those of the maps"
+                )
+            if not allow_overlap:
+                refuse_overlap(calibrator, images_of(statistics), f"{method} on {dataset}")
+            new = statistics if calibrator.name == "identity" else measure_levels(statistics, probs)
+            part[dataset, method] = new.under({**new.conventions, "calibrator": calibrator.name})
+    return replace(run, combinations=parts[0], ood=parts[1], calibrated={})
+
+
 def _channel_notes(plan: Plan, statistics: Statistics) -> list[str]:
     """Say where luma had to stand for channels that differ slightly."""
     notes = []
@@ -176,13 +240,6 @@ def _channel_notes(plan: Plan, statistics: Statistics) -> list[str]:
                 "their luma was read"
             )
     return notes
-
-
-def _digest(options: CollectOptions, path: Path, role: Role) -> int:
-    """The digest of a file as it is now, as the rows hold it."""
-    if is_table(path, options.npz_key, options.gt_npz_key):
-        return read_table(path, options.npz_key, options.gt_npz_key).digest
-    return read_array(path, role, options.npz_key if role == "prediction" else options.gt_npz_key).digest
 
 
 def _measured(numbered: tuple[int, Task]) -> tuple[tuple[int, str], Statistics]:

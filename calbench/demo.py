@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from calbench.calibration import MEASURED, FitOptions, calibrate_folders
 from calbench.check import check_folders
 from calbench.collect import collect_folders
 from calbench.errors import InputError
@@ -13,7 +15,7 @@ from calbench.evaluate import Settings
 from calbench.findings import report_lines
 from calbench.metrics import METRICS
 from calbench.plan import CollectOptions
-from calbench.report.tables import console, headline_tables
+from calbench.report.tables import console, headline_tables, leaderboard_tables
 from calbench.results import Results
 from calbench.statistics.histogram import Event
 from calbench.synthetic import DEMO_SHARPNESS, expected_histogram, write_demo
@@ -25,7 +27,7 @@ def run_demo(folder: Path, *, force: bool = False) -> None:
     Raises:
         InputError: `folder` holds something else than an earlier demo, or one that is not to be replaced.
     """
-    results_folder = folder / "results"
+    results_folder, fits = folder / "results", folder / "fits"
     if folder.exists() and any(folder.iterdir()) and not (force and (folder / "data" / "synthetic").is_dir()):
         what = "does not hold an earlier demo to replace" if force else "is not empty; --force replaces an earlier demo"
         raise InputError(f"{folder} {what}; choose another -o")
@@ -51,9 +53,20 @@ def run_demo(folder: Path, *, force: bool = False) -> None:
         truth = expected_histogram(sharpness)
         errors = {name: METRICS[name].function(truth.reliability(event), bins=15) for name, event in _EVENTS.items()}
         click.echo(f"  {method:16s} " + "  ".join(f"{name} {float(value):.4f}" for name, value in errors.items()))
+    click.echo(
+        f"\n$ calbench calibrate {' '.join(CONTENDERS)} --pred '{pred}' --gt '{gt}' --method overconfident -o {fits}"
+    )
+    found = calibrate_folders(
+        replace(options, methods=("overconfident",), scores=()), FitOptions(CONTENDERS), Settings(metrics=MEASURED)
+    )
+    for table in leaderboard_tables(found):
+        screen.print(table)
+    written += [path for path in found.write(fits) if path.suffix == ".safetensors" or path.name == "comparison.csv"]
+
     click.echo("\nOpen these:")
     for path in written:
         click.echo(f"  {path}")
 
 
+CONTENDERS = ("temperature", "platt", "isotonic")
 _EVENTS: dict[str, Event] = {"ece": "top-label", "ece_fg": "foreground"}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from calbench.errors import RangeError, ShapeError
+from calbench.errors import InputError, RangeError, ShapeError
 from calbench.io.arrays import VOLUMES, StoredArray, extension, grey_from_array, read_array, read_header
 from calbench.io.coding import MaskCoding, mask_from_array, read_mask
 from calbench.io.images import FORMATS, GreyImage, read_grey, resize_bilinear
 from calbench.io.labels import LabelCoding, read_label_map, read_labels
 from calbench.io.pairing import Pair
+from calbench.io.pictures import fit_picture, read_picture
 from calbench.io.predictions import ScoreCoding, eps_of, looks_normalised, resize_scores, squeezed
-from calbench.io.sample import Sample
+from calbench.io.sample import Kind, Sample
 from calbench.io.tables import Table, read_table, sample_groups
 from calbench.kernels import (
     IMAGE_SCORES,
@@ -27,12 +29,16 @@ from calbench.kernels import (
     measure_classes,
     measure_decisions,
     measure_float_map,
+    measure_levels,
     region_codes,
     saliency_levels,
 )
 from calbench.plan import PRED_THRESHOLD, CollectOptions, Plan
-from calbench.statistics import ImageFacts, ImageScores, JointHistogram, Statistics
+from calbench.statistics import AslpRows, ClassChanges, ImageFacts, ImageScores, JointHistogram, Statistics
 from calbench.statistics.rows import MEMBER, Array
+
+if TYPE_CHECKING:
+    from calbench.calibrators import Calibrator
 
 MOST_LEVEL = 65535
 """The level of 16-bit maps that means p = 1."""
@@ -68,6 +74,30 @@ class Task:
     options: CollectOptions
     request: Request
     table: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One image as read: the sample, what its files are like, and what only the raw mask bytes tell."""
+
+    sample: Sample
+    facts: dict[str, int]
+    aslp: AslpRows | None
+
+    @property
+    def facts_row(self) -> ImageFacts:
+        """The facts as a row of statistics."""
+        return ImageFacts.from_records((self.sample.name,), [self.facts], np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class TableReading:
+    """A classification table as read: `(1, N, C)` scores as one sample, in hash groups, one row of statistics each."""
+
+    names: tuple[str, ...]
+    sample: Sample
+    group: Array
+    facts: ImageFacts
 
 
 def measure_sample(sample: Sample, request: Request = Request()) -> Statistics:
@@ -147,8 +177,69 @@ def tasks_of(plan: Plan, options: CollectOptions) -> Iterator[Task]:
 
 def measure_pair(task: Task) -> Statistics:
     """The rows of one pair of files: one of an image, several of a volume or a table."""
+    calibrator = None if task.options.calibrator is None else calibrator_of(task.options.calibrator)
     if task.scores is None:
-        return _measure_table(task)
+        return _measure_table(task, calibrator)
+    rows = [measure_reading(reading, task, calibrator) for reading in read_images(task)]
+    return rows[0] if len(rows) == 1 else Statistics.concat(rows)
+
+
+def calibrator_of(path: str) -> Calibrator:
+    """The calibrator of a file, read once a process as long as the file stays the same."""
+    state = Path(path).stat()
+    return _loaded(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=256)
+def _loaded(path: str, *_: int) -> Calibrator:
+    from calbench.calibrators import load_calibrator
+
+    return load_calibrator(path)
+
+
+def measure_reading(reading: Reading, task: Task, calibrator: Calibrator | None = None) -> Statistics:
+    """The row of one image, calibrated or as it is."""
+    sample = reading.sample
+    if calibrator is None:
+        row = measure_sample(sample, task.request)
+    else:
+        row = measure_calibrated(sample, calibrator, picture_of(task, sample.size), task.request)
+    return replace(row.under({}), facts=reading.facts_row, aslp=reading.aslp)
+
+
+def measure_calibrated(
+    sample: Sample, calibrator: Calibrator, picture: Array | None = None, request: Request = Request()
+) -> Statistics:
+    """One row from one image in memory, its scores passed through a calibrator.
+
+    Pixelwise calibrators of 8-bit maps replace the probabilities of 256 levels (see `kernels.levels`); all else is measured
+    as float64 probabilities. Doing nothing leaves the scores as they are stored.
+    """
+    from calbench.calibrators.samples import calibrated, level_logits, refuse_mismatch
+
+    if calibrator.name == "identity":
+        return measure_sample(sample, request)
+    if sample.scores.dtype == np.uint8 and not calibrator.needs_images and not request.extras:
+        refuse_mismatch(calibrator, 1, "levels", sample.source or sample.name)
+        return measure_levels(measure_sample(sample, request), calibrator.transform(level_logits()))
+    new, changed = calibrated(sample, calibrator, picture)
+    row = measure_sample(new, request)
+    counted = changed if sample.valid is None else changed & sample.valid
+    changes = ClassChanges((sample.name,), np.asarray(row.n_pixels), np.array([_count(counted)]))
+    return replace(row, changes=changes)
+
+
+def picture_of(task: Task, size: tuple[int, int]) -> Array | None:
+    """The picture that a prediction of this height and width was made from, `(3, H, W)` in [0, 1]; None without one."""
+    path = task.pair.image
+    if path is None:
+        return None
+    return fit_picture(read_picture(path), size, resize=task.options.resize_images, where=str(path))
+
+
+def read_images(task: Task) -> list[Reading]:
+    """The image of one pair of files, or each slice of a volume."""
+    assert task.scores is not None
     preds = _read_scores(task.pair.pred, task.scores, task.options.npz_key)
     gts = _read_truth(task)
     fovs = [None] * len(preds) if task.pair.mask is None else _read_masks(task.pair.mask, None)
@@ -161,8 +252,7 @@ def measure_pair(task: Task) -> Statistics:
         if len(preds) == 1 and extension(task.pair.pred) not in VOLUMES
         else [f"{task.pair.name}{MEMBER}{number:0{digits}d}" for number in range(len(preds))]
     )
-    rows = [_measure_image(task, *image) for image in zip(names, preds, gts, fovs, strict=True)]
-    return rows[0] if len(rows) == 1 else Statistics.concat(rows)
+    return [_read_image(task, *image) for image in zip(names, preds, gts, fovs, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -212,10 +302,10 @@ def _read_masks(path: Path, key: str | None) -> Sequence[GreyImage]:
     return [mask_from_array(replace(stored, array=plane), path) for plane in np.moveaxis(stored.array, 2, 0)]
 
 
-def _measure_image(
+def _read_image(
     task: Task, name: str, pred: GreyImage | StoredArray, gt: GreyImage | _Labels | None, fov: GreyImage | None
-) -> Statistics:
-    """One row from a prediction, its mask and its field of view."""
+) -> Reading:
+    """The sample of a prediction, its mask and its field of view."""
     coding = task.scores
     assert coding is not None
     scores = pred.levels if isinstance(pred, GreyImage) else pred.array
@@ -257,11 +347,10 @@ def _measure_image(
     if coding.kind == "logits":
         axis = None if coding.binary else 0 if coding.layout == "CHW" else 2
         facts["normalised"] = int(looks_normalised(scores, axis))
-    row = measure_sample(_sample(name, task, coding, scores, target, valid), task.request)
     aslp = None
     if "aslp" in task.request.extras and isinstance(pred, GreyImage) and isinstance(gt, GreyImage):
         aslp = measure_aslp(name, scores, gt.levels, valid)
-    return replace(row.under({}), facts=ImageFacts.from_records((name,), [facts], np.int64), aslp=aslp)
+    return Reading(_sample(name, task, coding, scores, target, valid), facts, aslp)
 
 
 def _sample(
@@ -311,8 +400,39 @@ def _target(task: Task, gt: GreyImage | _Labels | None) -> tuple[Array | None, A
     )
 
 
-def _measure_table(task: Task) -> Statistics:
+def _measure_table(task: Task, calibrator: Calibrator | None) -> Statistics:
     """The rows of a classification table: one a sample, or one a hash group of many samples."""
+    reading = read_scored_table(task)
+    if isinstance(reading, Statistics):
+        if calibrator is not None:
+            raise InputError(
+                f"{task.pair.pred} holds decisions and their confidence; a calibrator needs the scores of all classes, as .npz"
+            )
+        return reading
+    row = measure_table(reading, reading.sample, task.request, str(task.pair.pred))
+    if calibrator is not None and calibrator.name != "identity":
+        from calbench.calibrators.samples import calibrated
+
+        new, changed = calibrated(reading.sample, calibrator)
+        row = measure_table(reading, new, task.request, str(task.pair.pred))
+        counted = changed[0] if new.valid is None else changed[0] & new.valid[0]
+        n_changed = np.bincount(reading.group, counted, len(reading.names)).astype(np.int64)
+        row = replace(row, changes=ClassChanges(reading.names, row.n_pixels, n_changed))
+    return row
+
+
+def measure_table(reading: TableReading, sample: Sample, request: Request, where: str) -> Statistics:
+    """The rows of a table whose scores are those of `sample`."""
+    assert sample.kind in ("logits", "probabilities")
+    rows = measure_class_rows(
+        reading.names, sample.scores, sample.kind, sample.target, sample.valid,
+        layout=sample.layout, region=reading.group[None], extras=request.extras, clip=sample.eps, where=where,
+    )  # fmt: skip
+    return replace(rows, facts=reading.facts)
+
+
+def read_scored_table(task: Task) -> TableReading | Statistics:
+    """A classification table as a sample in groups; of one that holds decisions only, its rows."""
     pair, options = task.pair, task.options
     table = read_table(pair.pred, options.npz_key, options.gt_npz_key)
     used, group = np.unique(sample_groups(len(table), MOST_GROUPS), return_inverse=True)
@@ -325,16 +445,16 @@ def _measure_table(task: Task) -> Statistics:
         raise ShapeError(f"{pair.pred} has {n_classes} classes, but --num-classes is {options.num_classes}")
     coding = LabelCoding(options.num_classes or n_classes, ignored, options.reduce_zero_label, mapping)
     target, valid = coding.apply(table.target[None], pair.pred)
+    digests = {"pred_digest": table.digest, "gt_digest": table.digest}
+    facts = ImageFacts.from_records(names, [digests] * len(names), np.int64)
     if table.scores is None:
         rows = _measure_decisions(names, table, target[0], None if valid is None else valid[0], group)
-    else:
-        rows = measure_class_rows(
-            names, table.scores[None], "logits" if task.table == "logits" else "probabilities", target, valid,
-            layout="HWC", region=group[None],
-            extras=task.request.extras, clip=eps_of(table.stored), where=str(pair.pred),
-        )  # fmt: skip
-    digests = {"pred_digest": table.digest, "gt_digest": table.digest}
-    return replace(rows, facts=ImageFacts.from_records(names, [digests] * len(names), np.int64))
+        return replace(rows, facts=facts)
+    kind: Kind = "logits" if task.table == "logits" else "probabilities"
+    sample = Sample(
+        pair.name, table.scores[None], target, valid, kind, "HWC", eps_of(table.stored), source=str(pair.pred)
+    )
+    return TableReading(names, sample, group, facts)
 
 
 def _classes_of(table: Table, ignored: Sequence[int], mapping: Mapping[int, int] | None) -> int:

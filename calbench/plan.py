@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from calbench.errors import InputError, OptionError, RangeError, ShapeError, UnknownName, listing, plural
-from calbench.io.arrays import VOLUMES, extension, member_of, read_header
+from calbench.io.arrays import VOLUMES, extension, member_of, read_array, read_header
 from calbench.io.arrays import Role as ArrayRole
 from calbench.io.coding import CodedFiles, MaskCoding, Role, infer_coding, verify_coding
 from calbench.io.labels import LabelCoding, read_label_map
-from calbench.io.pairing import Folders, Pair, find_folders, find_outside, match_files
+from calbench.io.pairing import Folders, Pair, find_folders, find_outside, match_files, with_pictures
 from calbench.io.predictions import Kind, Layout, ScoreCoding, Shape, Size, flat_shape, infer_scores, kind_of_table
 from calbench.io.tables import TEXT, is_table, read_table
 from calbench.kernels import IMAGE_SCORES
@@ -48,6 +48,10 @@ class CollectOptions:
         npz_key, gt_npz_key: arrays to read from `.npz` files.
         regions: whether to tell boundaries from interiors, too.
         boundary_width: pixels within this distance of another class are boundary.
+        images: folder or template of the pictures that predictions were made from, for calibrators that look at them.
+        resize_images: whether a picture of another size than its prediction is resized to it.
+        calibrator: file of a calibrator that predictions pass through before they are measured.
+        allow_overlap: whether that may be measured on the images it was fitted on.
         ood: out-of-distribution sets, "NAME=FOLDER" each.
         ood_gt: masks of some of them, "NAME=FOLDER" each.
     """
@@ -75,6 +79,10 @@ class CollectOptions:
     gt_npz_key: str | None = None
     regions: bool = False
     boundary_width: float = 5.0
+    images: str | None = None
+    resize_images: bool = False
+    calibrator: str | None = None
+    allow_overlap: bool = False
     ood: tuple[str, ...] = ()
     ood_gt: tuple[str, ...] = ()
 
@@ -96,7 +104,7 @@ class CollectOptions:
             raise OptionError(
                 "--label-map and --reduce-zero-label both say what the values of masks mean: give one of them"
             )
-        for name in ("pred", "gt", "mask"):  # ./a, a/ and a are one folder
+        for name in ("pred", "gt", "mask", "images"):  # ./a, a/ and a are one folder
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, str(Path(getattr(self, name))))
         for kind, value, known in (
@@ -143,6 +151,7 @@ class Plan:
         fov: how fields of view are coded.
         notes: what was skipped or resized.
         table: what a classification table holds: "decisions", "probabilities" or "logits".
+        calibration: conventions of what predictions pass through before they are measured.
     """
 
     folders: Folders
@@ -152,6 +161,7 @@ class Plan:
     fov: MaskCoding | None
     notes: tuple[str, ...] = ()
     table: str | None = None
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def many_rows(self) -> bool:
@@ -162,8 +172,9 @@ class Plan:
     def conventions(self) -> dict[str, Any]:
         """What was inferred or declared for these folders, as recorded with the rows."""
         if self.scores is None:
-            return {"input": self.table, "table": True}
+            return {"input": self.table, "table": True, **self.calibration}
         found: dict[str, Any] = {"input": self.scores.kind, "input_declared": self.scores.declared}
+        found |= self.calibration
         found |= {"stored": self.scores.stored, "classes": max(self.scores.classes, 2), "layout": self.scores.layout}
         found["layout_declared"] = self.scores.layout_declared
         if self.scores.binary:
@@ -197,7 +208,7 @@ class Plan:
 def plan_run(options: CollectOptions) -> tuple[list[Plan], list[str]]:
     """Find, pair and check all folders, and infer their codings; no pixel is counted yet."""
     combinations, notes = find_folders(
-        options.pred, options.gt, options.mask, methods=options.methods, datasets=options.datasets
+        options.pred, options.gt, options.mask, options.images, methods=options.methods, datasets=options.datasets
     )
     survey = Survey(options)
     plans = [survey.plan(folders) for folders in combinations]
@@ -209,7 +220,53 @@ def plan_run(options: CollectOptions) -> tuple[list[Plan], list[str]]:
         outside, more = find_outside(name, pred, gt, methods)
         notes += more
         plans += [survey.plan(folders, like[folders.method]) for folders in outside]
-    return plans, notes
+    return (plans if options.calibrator is None else _calibrating(plans, options)), notes
+
+
+def _calibrating(plans: Sequence[Plan], options: CollectOptions) -> list[Plan]:
+    """The plans for predictions that pass through a calibrator.
+
+    Raises:
+        FormatError: no such file.
+        ShapeError, InputError: a calibrator of other predictions, without its pictures, or fitted on the same images.
+    """
+    from calbench.calibrators import load_calibrator
+    from calbench.calibrators.maps import needs_images
+    from calbench.calibrators.origin import refuse_overlap, shared_names
+    from calbench.calibrators.samples import refuse_mismatch
+
+    assert options.calibrator is not None
+    calibrator = load_calibrator(options.calibrator)
+    if calibrator.needs_images and options.images is None:
+        raise OptionError(needs_images(calibrator.name))
+    if "aslp" in options.extras:
+        raise OptionError(
+            "the ASLP numbers are of the bytes on disk; leave out --calibrator, or choose another --profile"
+        )
+    calibration = {"calibrator": calibrator.name, "calibrator_origin": {
+        key: value for key, value in calibrator.origin_.items() if key != "images"}}  # fmt: skip
+    found = []
+    for plan in plans:
+        if plan.scores is not None:
+            refuse_mismatch(calibrator, plan.scores.classes, plan.scores.kind, plan.folders.pred)
+        if not options.allow_overlap:
+            names = shared_names(calibrator, {pair.name for pair in plan.pairs})
+            masks = {pair.name: pair.gt for pair in plan.pairs if pair.gt is not None and pair.name in names}
+            digests = {name: digest_of(mask, "mask", options) for name, mask in masks.items()}
+            refuse_overlap(calibrator, digests, f"{plan.folders.method} on {plan.folders.dataset}")
+        levels = (
+            plan.scores is not None and plan.scores.eight_bit and not calibrator.needs_images and not options.extras
+        )
+        saliency = {"saliency": "uncalibrated"} if levels and calibrator.name != "identity" else {}
+        found.append(replace(plan, calibration=calibration | saliency))
+    return found
+
+
+def digest_of(path: Path, role: ArrayRole, options: CollectOptions) -> int:
+    """The digest of a file as it is now, as rows of statistics hold it."""
+    if is_table(path, options.npz_key, options.gt_npz_key):
+        return read_table(path, options.npz_key, options.gt_npz_key).digest
+    return read_array(path, role, options.npz_key if role == "prediction" else options.gt_npz_key).digest
 
 
 class Survey:
@@ -238,6 +295,8 @@ class Survey:
         notes = [f"{where}: {plural(left_out, 'file')} without partner skipped"] * bool(left_out)
         mismatched = [pair for pair in matching.pairs if pair.gt and self.pred_size(pair, scores) != self.size(pair.gt)]
         pairs = self._of_one_size(folders, matching.pairs, mismatched, scores)
+        if folders.images is not None:
+            pairs = with_pictures(pairs, folders.images)
         if mismatched:
             verb = "resized to their mask (bilinear)" if options.on_mismatch == "resize-pred" else "skipped"
             notes.append(f"{where}: {plural(len(mismatched), 'prediction')} of another size {verb}")
@@ -275,7 +334,8 @@ class Survey:
         if folders.ood:
             raise OptionError(f"{pairs[0].pred} is a classification table; --ood takes predictions of images")
         given = {"--gt": folders.gt != folders.pred, "--mask": options.mask, "--regions": options.regions,
-                 "--layout": options.layout, "--gt-threshold": options.gt_threshold is not None}  # fmt: skip
+                 "--layout": options.layout, "--images": options.images,
+                 "--gt-threshold": options.gt_threshold is not None}  # fmt: skip
         for option in (name for name, value in given.items() if value):
             why = "which holds its labels" if option == "--gt" else "which has no pixels"
             raise OptionError(f"{pairs[0].pred} is a classification table, {why}; leave out {option}")
@@ -461,6 +521,8 @@ def _described(plan: Plan) -> str:
         parts.append("saliency metrics from the map rounded to 8 bits")
     if plan.fov:
         parts.append(f"field of view {plan.fov.kind}")
+    if plan.calibration:
+        parts.append(f"calibrated by {plan.calibration['calibrator']}")
     if "volumes" in plan.conventions:
         parts.append("measured by slices, each volume one resampling unit")
     return ", ".join(parts)

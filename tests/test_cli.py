@@ -52,7 +52,7 @@ def test_evaluate_writes_every_file_with_the_promised_columns(calbench: Run, dem
     assert set(summary.method) == {"calibrated", "overconfident", "underconfident"}
     assert set(summary.dataset) == {"synthetic"}
     per_image = pd.read_csv(out / "per_image.csv")
-    assert list(per_image.columns[:5]) == ["dataset", "method", "region", "image", "n_pixels"]
+    assert list(per_image.columns[:5]) == ["dataset", "method", "calibrator", "region", "image"]
     assert len(per_image) == 3 * 8
     per_class = pd.read_csv(out / "per_class.csv")
     assert list(per_class.columns) == [
@@ -598,7 +598,7 @@ def test_the_bins_of_reliability_csv_add_up_to_the_error_of_the_profile(
 def test_curves_have_the_maxima_of_the_table(calbench: Run, demo_set: Path, tmp_path: Path) -> None:
     calbench("evaluate", *templates(demo_set), "-o", tmp_path / "out", "--n-boot", 0)
     curves = pd.read_csv(tmp_path / "out" / "curves.csv")
-    assert list(curves.columns) == ["dataset", "method", "region", "curve", "threshold", "value"]
+    assert list(curves.columns) == ["dataset", "method", "calibrator", "region", "curve", "threshold", "value"]
     for curve in ("f", "e", "iou", "dice"):
         rows = curves[(curves.method == "calibrated") & (curves.curve == curve)]
         assert list(rows.threshold) == list(range(256))
@@ -772,7 +772,7 @@ def test_demo_runs_and_says_which_files_to_open(calbench: Run, tmp_path: Path) -
     result = calbench("demo", "-o", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     paths = [Path(line.strip()) for line in result.stdout.split("Open these:")[1].splitlines() if line.strip()]
-    assert len(paths) == len(FILES) + 3
+    assert len(paths) == len(FILES) + 3 + 5  # diagrams; the comparison and four calibrators
     assert all(path.exists() for path in paths)
     truth = float(result.stdout.split("overconfident    ece ")[1].split()[0])
     rows = pd.read_csv(tmp_path / "demo" / "results" / "summary.csv")
@@ -800,13 +800,22 @@ def test_debug_shows_the_traceback(calbench: Run) -> None:
     assert isinstance(result.exception, ValueError)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "check", "demo"])
-def test_torch_is_never_imported(demo_set: Path, tmp_path: Path, command: str) -> None:
-    arguments = [command, "-o", str(tmp_path / "demo")] if command == "demo" else [command, *templates(demo_set)]
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        (["evaluate"], {"torch", "sklearn"}),
+        (["check"], {"torch", "sklearn"}),
+        (["demo"], {"torch"}),
+        (["calibrate", "temperature", "dirichlet"], {"torch"}),
+    ],
+)
+def test_torch_is_never_imported(demo_set: Path, tmp_path: Path, command: list[str], heavy: set[str]) -> None:
+    output = ["-o", str(tmp_path / "out")] if command[0] in ("demo", "calibrate") else []
+    arguments = [*command, *output, *(() if command == ["demo"] else templates(demo_set))]
     code = (
         "import sys; from calbench.cli import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'torch', 'sklearn'} & set(sys.modules); assert not heavy, heavy"
+        f"heavy = {heavy} & set(sys.modules); assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

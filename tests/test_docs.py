@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from calbench.calibrators import CALIBRATORS
 from calbench.cli import main
 from calbench.metrics import METRICS
 
@@ -18,13 +19,14 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
-def test_the_readme_prints_what_it_says() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
+@pytest.mark.parametrize(("page", "most_lines"), [("README.md", 10), ("docs/calibration.md", 15)])
+def test_the_code_of_a_page_prints_what_it_says(page: str, most_lines: int) -> None:
+    text = (ROOT / page).read_text("utf-8")
     code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL).groups()  # type: ignore[union-attr]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    assert len([line for line in code.splitlines() if line.strip()]) <= most_lines
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), {})
+        exec(compile(code, page, "exec"), {})
     assert printed.getvalue() == output
 
 
@@ -35,9 +37,12 @@ def test_generated_pages_are_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_metric_and_command_is_documented() -> None:
-    metrics, cli = ((ROOT / "docs" / name).read_text("utf-8") for name in ("metrics.md", "cli.md"))
+def test_every_metric_calibrator_and_command_is_documented() -> None:
+    metrics, calibrators, cli = (
+        (ROOT / "docs" / name).read_text("utf-8") for name in ("metrics.md", "calibrators.md", "cli.md")
+    )
     assert not [name for name in METRICS if f"| `{name}` |" not in metrics]
+    assert not [name for name in CALIBRATORS if f"| [`{name}`](#{name}) |" not in calibrators]
     assert not [name for name in main.commands if f"## calbench {name}" not in cli]
 
 

@@ -49,8 +49,8 @@ def test_predictions_are_those_that_the_code_draws(kind, n):
 
 
 def test_every_metric_has_a_golden_value(measured):
-    """On every kind of predictions that gives it."""
-    assert set().union(*GOLDEN["values"].values()) == set(METRICS)
+    """On every kind of predictions that gives it; none of these went through a calibrator."""
+    assert set().union(*GOLDEN["values"].values()) == set(METRICS) - {"class_changed"}
     assert {kind: set(values) for kind, values in GOLDEN["values"].items()} == {
         kind: set(values) for kind, values in measured.items()
     }

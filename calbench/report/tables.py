@@ -6,12 +6,14 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from calbench.compare import Difference
 from calbench.errors import plural
 from calbench.evaluate import Value
 from calbench.intervals import MIN_UNITS
@@ -19,10 +21,14 @@ from calbench.metrics import METRICS, Metric
 from calbench.results import Key, Results
 from calbench.statistics.bundle import ALL
 
+if TYPE_CHECKING:
+    from calbench.calibration import Calibration, Leaderboard
+
 WIDTH = 100
 MOST_COLUMNS = 6
 NOT_DISTINGUISHABLE = "°"
 LEFT_OUT = "*"
+AS_STORED = "†"
 
 
 def console() -> Console:
@@ -42,11 +48,11 @@ def headline_tables(results: Results) -> Iterable[Table | Text]:
         columns = headline_columns(results, keys)
         if not columns:
             continue
-        yield Text(_title(results, dataset, [key.method for key in keys]))
-        table, shown = _table(results, {key.method: key for key in keys}, columns, marks)
+        yield Text(_title(results, dataset, keys))
+        table, shown = _table(results, {key.name: key for key in keys}, columns, marks)
         yield table
         columns_shown = max(columns_shown, shown)
-        parts = {f"{key.method} {key.region}": key for key in results.evaluators if key.dataset == dataset}
+        parts = {f"{key.name} {key.region}": key for key in results.evaluators if key.dataset == dataset}
         columns = headline_columns(results, [key for key in parts.values() if key.region != ALL])
         if columns:
             yield Text(f"{dataset} by region")
@@ -58,6 +64,94 @@ def headline_tables(results: Results) -> Iterable[Table | Text]:
             yield Text(f"{dataset}: out of distribution, {images}; detected by entropy, pixel by pixel")
             yield _outside_table(results, keys, marks)
     yield Text(_legend(results, marks, columns_shown), style="dim")
+
+
+COMPARED_VALUES = ("nll", "brier", "ece", "aece")
+"""Columns of a leaderboard that show values; accuracy and IoU show what changed."""
+NAME_WIDTH = 14
+NOT_TOLD_APART = "≈"
+AS_GOOD = "="
+
+
+def leaderboard_tables(calibration: Calibration) -> Iterable[Table | Text]:
+    """A title and a table of contenders, best first, for each method on each data set, then the legend."""
+    marks: set[str] = set()
+    for board in calibration.leaderboards:
+        hows = dict.fromkeys(split.how for split in board.splits.values())
+        whole = calibration.results.evaluators[Key(board.dataset, board.method)].has_images
+        yield Text(
+            f"{board.method} on {board.dataset}: {plural(len(board.names), 'image' if whole else 'group')}; "
+            f"{'; '.join(hows)} (whole {board.unit}); measured on {int(board.held_out.sum()):,}"
+            + ("" if calibration.options.allow_overlap else " that no fit has seen")
+        )
+        yield _leaderboard(calibration.results, board, marks)
+    yield Text(_leaderboard_legend(calibration, marks), style="dim")
+
+
+def _leaderboard(results: Results, board: Leaderboard, marks: set[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    table.add_column("calibrator", no_wrap=True, min_width=NAME_WIDTH)
+    shown = [difference.metric for difference in board.contenders[0].differences]
+    values = [name for name in COMPARED_VALUES if name in shown]
+    for name in values:
+        table.add_column(" " + _header(METRICS[name]), justify="right", no_wrap=True)
+    for name in shown[len(values) :]:
+        table.add_column(f" Δ{_header(METRICS[name])}", justify="right", no_wrap=True)
+    table.add_column(" changed", justify="right", no_wrap=True)
+    for contender in board.contenders:
+        key = Key(board.dataset, board.method, calibrator=contender.column)
+        found = {v.metric: v for v in results.values()[key] if v.average == "pixels" and "class=" not in v.options}
+        cells = []
+        for difference in contender.differences:
+            told = contender.name == "identity" or not math.isfinite(difference.p_value) or difference.differs
+            mark = "" if told else NOT_TOLD_APART
+            marks.add(mark)
+            if difference.metric in COMPARED_VALUES:
+                cells.append(_narrow(found[difference.metric], mark))
+                marks.update(_marks(found[difference.metric]))
+            else:
+                cells.append("" if contender.name == "identity" else _change(difference, mark))
+        cells.append(_narrow(found["class_changed"], "", 3) if "class_changed" in found else "")
+        tied = contender.rank > 1 and contender.to_best is not None and contender.to_best.p_value >= 0.05
+        marks.update(AS_GOOD * tied)
+        name = contender.name if len(contender.name) < NAME_WIDTH - 2 else contender.name.replace("_", "_\n   ")
+        table.add_row(f"{contender.rank}{AS_GOOD * tied} {name}", *cells)
+    return table
+
+
+def _change(difference: Difference, mark: str) -> str:
+    """A change with its sign and its interval on a second line; 0 alone where there can be none."""
+    if difference.low == difference.high == 0:
+        return "0"
+    value = f"{difference.difference:+.4f}".replace("0.", ".", 1) + mark
+    if not math.isfinite(difference.low):
+        return value
+    return f"{value}\n{number(difference.low, 3)}–{number(difference.high, 3)}"
+
+
+def _narrow(value: Value, mark: str, digits: int = 4) -> str:
+    """A value with its signs, and its interval on a second line, with fewer decimals beyond 1."""
+    shown = f"{value.value:.4f}" if math.isfinite(value.value) else "undefined"
+    few = digits if value.high < 1 else 3
+    interval = f"\n{number(value.low, few)}–{number(value.high, few)}" if math.isfinite(value.low) else ""
+    return shown + "".join(sorted(_marks(value))) + mark + interval
+
+
+def _leaderboard_legend(calibration: Calibration, marks: set[str]) -> str:
+    settings, by = calibration.results.settings, calibration.options.rank_by
+    parts = [
+        f"ranked by {by} on held-out pixels; identity does nothing; changed: share of pixels of another class than before"
+    ]
+    if settings.n_boot:
+        units = " or ".join(dict.fromkeys(board.unit for board in calibration.leaderboards))
+        parts.append(f"{100 * settings.ci:g} % intervals resample {units}")
+    if NOT_TOLD_APART in marks:
+        parts.append(f"{NOT_TOLD_APART} not told apart from doing nothing (paired, 5 %)")
+    if AS_GOOD in marks:
+        parts.append(f"{AS_GOOD} not told apart from the best by {by}")
+    if NOT_DISTINGUISHABLE in marks:
+        parts.append(f"{NOT_DISTINGUISHABLE} not distinguishable from calibrated")
+    return "; ".join(parts)
 
 
 def _table(results: Results, rows: Mapping[str, Key], columns: Sequence[Metric], marks: set[str]) -> tuple[Table, int]:
@@ -78,7 +172,7 @@ def _table(results: Results, rows: Mapping[str, Key], columns: Sequence[Metric],
 def _outside_table(results: Results, keys: Sequence[Key], marks: set[str]) -> Table:
     """Entropy and calibration on an out-of-distribution set, and how well it is detected, by pixel, from entropy."""
     rows = {
-        key.method: sorted(
+        key.name: sorted(
             (
                 value
                 for value in results.values()[key]
@@ -158,6 +252,8 @@ def _marks(value: Value | None) -> set[str]:
         marks.add(NOT_DISTINGUISHABLE)
     if value.n_undefined and math.isfinite(value.value):
         marks.add(LEFT_OUT)
+    if "levels=uncalibrated" in value.options:
+        marks.add(AS_STORED)
     return marks
 
 
@@ -166,8 +262,8 @@ def _find(values: Sequence[Value], metric: Metric) -> Value | None:
     return next(found, None)
 
 
-def _title(results: Results, dataset: str, methods: Sequence[str]) -> str:
-    evaluators = [results.evaluators[Key(dataset, method)] for method in methods]
+def _title(results: Results, dataset: str, keys: Sequence[Key]) -> str:
+    evaluators = [results.evaluators[key] for key in keys]
     counts = {len(evaluator.statistics.names) for evaluator in evaluators}
     pixels = {int(evaluator.n_pixels.sum()) for evaluator in evaluators}
     if not evaluators[0].has_images:
@@ -191,6 +287,8 @@ def _legend(results: Results, marks: set[str], n_shown: int) -> str:
         parts.append(f"{NOT_DISTINGUISHABLE} not distinguishable from calibrated")
     if LEFT_OUT in marks:
         parts.append(f"{LEFT_OUT} images without a value are left out (n_undefined in summary.csv)")
+    if AS_STORED in marks:
+        parts.append(f"{AS_STORED} of the map before calibration")
     if settings.metrics is not None and len(settings.chosen) > n_shown:
         parts.append(f"{plural(len(settings.chosen) - n_shown, 'more metric')} with -o or --json")
     return "; ".join(parts)

@@ -1,0 +1,638 @@
+"""Calibrated maps on disk: predictions through a calibrator, an image at a time, resumable."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from calbench.errors import FormatError, InputError, OptionError, RangeError, ShapeError, UnknownName, listing, plural
+from calbench.io.arrays import VOLUMES, extension, member_of, read_array, read_header
+from calbench.io.files import atomic, digest, read_bytes, write_text
+from calbench.io.pairing import Folders, Pair, match_files, stem_of, with_pictures
+from calbench.io.predictions import (
+    SUM_TOLERANCE,
+    Kind,
+    Layout,
+    ScoreCoding,
+    Shape,
+    eps_of,
+    flat_shape,
+    infer_scores,
+    kind_of_table,
+    looks_normalised,
+)
+from calbench.io.sample import Sample
+from calbench.io.tables import TEXT, is_table, read_table
+from calbench.kernels.floats import probabilities
+from calbench.measure import Request, Task, picture_of, read_images
+from calbench.parallel import check_jobs, parallel_map
+from calbench.plan import CollectOptions
+from calbench.progress import progress_bar
+from calbench.statistics.rows import Array
+
+if TYPE_CHECKING:
+    from calbench.calibrators import Calibrator
+
+FORMATS = {"npz": ".npz", "png16": ".png", "png8": ".png"}
+"""What can be written, and its extension: float16 arrays, or grey levels of 16 and 8 bits."""
+TOPS = {"png16": 65535, "png8": 255}
+"""The level of p = 1."""
+MANIFEST = "apply.json"
+"""Which files were written, by what and from what: the record that `--resume` continues."""
+SCHEMA = 1
+CHECKPOINT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class ApplyOptions:
+    """What is calibrated, and how it is written.
+
+    Attributes:
+        calibrator: file of a calibrator.
+        pred: folder of predictions, or one file.
+        output: folder to write to: a file for each prediction, of its stem, in its sub-folder.
+        images: folder of the pictures that predictions were made from; only calibrators that look at them read it.
+        resize_images: whether a picture of another size than its prediction is resized to it.
+        pred_suffix: only predictions whose stem ends in this; it stays in the names, and is no part of those of pictures.
+        input: "levels", "probabilities" or "logits"; None infers it once for all files.
+        layout: "CHW" or "HWC" of several classes; None takes the axis with as many numbers as the calibrator has classes.
+        npz_key: array to read from `.npz` files.
+        format: "npz": float16 `probabilities`, `(H, W)` of binary maps, `(C, H, W)` of several classes, `(N, C)` of tables,
+            beside the labels of an `.npz` prediction that holds them; "png16", "png8": grey levels of binary maps.
+    """
+
+    calibrator: str
+    pred: str
+    output: str
+    images: str | None = None
+    resize_images: bool = False
+    pred_suffix: str = ""
+    input: Kind | None = None
+    layout: Layout | None = None
+    npz_key: str | None = None
+    format: str = "npz"
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UnknownName("format", self.format, FORMATS)
+
+    @property
+    def reading(self) -> CollectOptions:
+        """How predictions are read."""
+        shared = ("pred", "images", "resize_images", "pred_suffix", "input", "layout", "npz_key")
+        return CollectOptions(**{name: getattr(self, name) for name in shared}, scores=())
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What the numbers of a file, or of several, lost when they were stored.
+
+    Attributes:
+        largest: |stored − calibrated|, of all classes of all pixels.
+        total: their sum.
+        numbers: how many there are: pixels, times classes where there are several.
+        pixels: how many there are.
+        class_kept: pixels that rounding would have given another class.
+    """
+
+    largest: float
+    total: float
+    numbers: int
+    pixels: int
+    class_kept: int
+
+    @property
+    def mean(self) -> float:
+        """Mean |stored − calibrated|."""
+        return self.total / self.numbers
+
+    @classmethod
+    def merged(cls, parts: Sequence[Rounding]) -> Rounding:
+        """Of several files; the same whatever their order."""
+        return cls(
+            max(part.largest for part in parts),
+            math.fsum(part.total for part in parts),
+            sum(part.numbers for part in parts),
+            sum(part.pixels for part in parts),
+            sum(part.class_kept for part in parts),
+        )
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was written.
+
+    Attributes:
+        calibrator: its name.
+        output: the folder.
+        format: see `ApplyOptions`.
+        input: what the predictions were found to hold.
+        files: paths below the folder, sorted.
+        skipped: how many of them an earlier run had written.
+        fitted_on: how many have a name of an image that the calibrator was fitted on.
+        rounding: of all files together.
+    """
+
+    calibrator: str
+    output: Path
+    format: str
+    input: str
+    files: tuple[str, ...]
+    skipped: int
+    fitted_on: int
+    rounding: Rounding
+
+    @property
+    def text(self) -> str:
+        """For people: what was written, and what storing it cost."""
+        stored = {"npz": "float16", "png16": "16 bits", "png8": "8 bits"}[self.format]
+        earlier = f" ({self.skipped:,} of them before)" * bool(self.skipped)
+        found = self.rounding
+        return (
+            f"{plural(len(self.files), 'file')} in {self.output}{earlier}, calibrated by {self.calibrator}\n"
+            f"rounding to {stored} moved probabilities by {found.largest:.2g} at most, {found.mean:.2g} on average; it would "
+            f"have changed the class of {found.class_kept:,} of {plural(found.pixels, 'pixel')}, which kept theirs"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """One document of plain values."""
+        return {
+            "calibrator": self.calibrator,
+            "output": str(self.output),
+            "format": self.format,
+            "input": self.input,
+            "images": len(self.files),
+            "skipped": self.skipped,
+            "fitted_on": self.fitted_on,
+            "quantisation": {
+                "largest": self.rounding.largest,
+                "mean": self.rounding.mean,
+                "pixels": self.rounding.pixels,
+                "class_kept": self.rounding.class_kept,
+            },
+            "files": list(self.files),
+        }
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A file that was written: digests of what it was made from (0 without a picture), and its rounding."""
+
+    prediction: int
+    image: int
+    rounding: Rounding
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Everything a worker needs for one file: names and rules, a few hundred bytes."""
+
+    task: Task
+    file: str
+    options: ApplyOptions
+    calibrator_digest: int
+    earlier: _Record | None
+
+
+def apply_folder(
+    options: ApplyOptions,
+    *,
+    jobs: int | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = False,
+    announce: Callable[[str], None] = lambda _: None,
+) -> Applied:
+    """Pass predictions through a calibrator and write what comes out, one image at a time.
+
+    Every pixel keeps the class of its calibrated probabilities, whatever storing rounds: see `quantised`. Numbers measured
+    on what is written are those of the calibrated probabilities up to rounding, but NLL is clipped by the unit of the stored
+    type, 2^-10 of float16. A record of what was written from what, `apply.json`, stays in the folder.
+
+    Args:
+        jobs: worker processes; None chooses.
+        resume: keep files that the same calibrator wrote with the same options from the same predictions.
+        force: replace what the folder holds; what an earlier run wrote there, and this one does not, is removed.
+        progress: draw a bar on stderr.
+        announce: receives what was inferred, for people.
+    Raises:
+        FormatError: no calibrator, or a file that cannot be read.
+        ShapeError, RangeError: predictions of another number of classes, or not of the kind that all seemed to be; NaN.
+        PairingError, InputError: predictions that share a name, or have no picture; volumes; a folder that is in use.
+        OptionError: options that do not go together.
+    """
+    from calbench.calibrators import load_calibrator
+    from calbench.calibrators.origin import shared_names
+    from calbench.calibrators.samples import refuse_mismatch
+
+    check_jobs(jobs)
+    if resume and force:
+        raise OptionError("--resume continues what --force would replace: give one of them")
+    calibrator = load_calibrator(options.calibrator)
+    pred, output = Path(options.pred), Path(options.output)
+    _refuse_place(options)
+    matching = match_files(Folders("", "", pred, None), pred_suffix=options.pred_suffix)
+    matching.raise_on_problems(Folders("", "", pred, None), skip_missing=False)
+    table = _holds_tables(matching.pairs, options)
+    _refuse_kind_of_file(matching.pairs, calibrator, options, table=table)
+    coding = _coding(matching.pairs, calibrator, options, table=table)
+    refuse_mismatch(calibrator, coding.classes, coding.kind, pred)
+    pairs = with_pictures(matching.pairs, Path(str(options.images))) if calibrator.needs_images else matching.pairs
+
+    described = coding.text if not table else f"tables, {coding.stored} {coding.kind} of {coding.classes} classes"
+    announce(f"{plural(len(pairs), 'table' if table else 'image')} in {pred}, {described}")
+    shared = shared_names(calibrator, {pair.name for pair in pairs})
+    if shared:
+        announce(
+            f"{len(shared)} of {plural(len(pairs), 'image')} have names of images that {calibrator.name} was fitted on; "
+            "numbers on those would flatter it"
+        )
+    file_of = {pair.name: _file_of(pair.pred, pred, options.format) for pair in pairs}
+    calibrator_digest = digest(read_bytes(Path(options.calibrator)))
+    head = _head(options, calibrator, calibrator_digest, described)
+    done = _earlier(output, head, set(file_of.values()), resume=resume, force=force)
+    reading = options.reading
+    works = [
+        _Work(
+            Task(pair, None if table else coding, None, None, reading, Request(scores=()), coding.kind),
+            file_of[pair.name], options, calibrator_digest, done.get(file_of[pair.name]),
+        )
+        for pair in pairs
+    ]  # fmt: skip
+    skipped = 0
+    with (
+        _kept(done, output, head) as save,
+        progress_bar("images", len(works), enabled=progress) as advance,
+    ):
+        save()
+        saved = time.monotonic()
+        for file, record, new in parallel_map(_written, works, jobs):
+            done[file] = record
+            skipped += not new
+            advance()
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                save()
+                saved = time.monotonic()
+        save()
+    files = tuple(sorted(done))
+    rounding = Rounding.merged([done[file].rounding for file in files])
+    return Applied(calibrator.name, output, options.format, described, files, skipped, len(shared), rounding)
+
+
+def quantised(p: Array, format: str) -> tuple[Array, Rounding]:
+    """Probabilities as they are stored, and what that cost; the class of every pixel stays.
+
+    float16 is rounded to nearest. Where that leaves the class tied with an earlier one, it is raised to the next float16;
+    a binary map's background is kept below one half. Levels are round(p · top), top = 255 or 65535; one half lies between
+    two of them and goes up, so that no background becomes foreground, level > top / 2.
+
+    Args:
+        p: `(H, W)` probabilities of foreground, or `(C, H, W)` of each class, float64.
+        format: "npz", "png16" or "png8".
+
+    >>> stored, lost = quantised(np.array([[0.49999, 0.25]]), "npz")
+    >>> bool(stored[0, 0] < 0.5), lost.class_kept, bool(lost.largest < 3e-4)
+    (True, 1, True)
+    >>> quantised(np.array([[0.5, np.nextafter(0.5, 0)]]), "png8")[0].tolist()
+    [[128, 127]]
+    """
+    if format in TOPS:
+        top = TOPS[format]
+        levels = np.rint(p * top).astype(np.min_scalar_type(top))
+        return levels, _rounding(levels / np.float64(top), p, 0)
+    stored = p.astype(np.float16)
+    if p.ndim == 2:
+        lost = (p < 0.5) & (stored >= 0.5)
+        stored[lost] = np.nextafter(np.float16(0.5), np.float16(0))
+    else:
+        winner = p.argmax(0)
+        lost = stored.astype(np.float32).argmax(0) != winner  # float16 is slow to compare
+        rows, columns = np.nonzero(lost)
+        stored[winner[lost], rows, columns] = np.nextafter(stored[:, rows, columns].max(0), np.float16(2))
+    return stored, _rounding(stored.astype(np.float64), p, int(np.count_nonzero(lost)))
+
+
+def _rounding(back: Array, p: Array, class_kept: int) -> Rounding:
+    """How far the stored probabilities, as float64, which are overwritten, are from `p`."""
+    error = np.abs(np.subtract(back, p, out=back), out=back)
+    return Rounding(float(error.max()), float(error.sum()), p.size, math.prod(p.shape[-2:]), class_kept)
+
+
+def _written(work: _Work) -> tuple[str, _Record, bool]:
+    """Calibrate one file and write it, unless it was written before; its name, its record, and whether it is new."""
+    task, options = work.task, work.options
+    sample, prediction = _read_table(task) if task.scores is None else _read_map(task)
+    image = 0 if task.pair.image is None else digest(read_bytes(task.pair.image))
+    earlier = work.earlier
+    if earlier is not None and (earlier.prediction, earlier.image) == (prediction, image):
+        return work.file, earlier, False
+    _verify(sample, declared=options.input is not None)
+    calibrator = _loaded(options.calibrator, work.calibrator_digest)
+    stored, rounding = quantised(_calibrated(sample, calibrator, picture_of(task, sample.size)), options.format)
+    if task.scores is None:
+        stored = stored[:, 0].T
+    with atomic(Path(options.output, work.file)) as temporary:
+        if options.format in TOPS:
+            Image.fromarray(stored).save(temporary)
+        else:
+            arrays: dict[str, Any] = {"probabilities": stored, **_labels(task.pair.pred, options.npz_key)}
+            np.savez_compressed(temporary, **arrays)
+    return work.file, _Record(prediction, image, rounding), True
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: str, calibrator_digest: int) -> Calibrator:
+    """The calibrator of a file, read once a process while the file stays as it is."""
+    from calbench.calibrators import load_calibrator
+
+    del calibrator_digest
+    return load_calibrator(path)
+
+
+def _read_map(task: Task) -> tuple[Sample, int]:
+    """The prediction of an image, and its digest."""
+    [reading] = read_images(task)
+    return reading.sample, reading.facts["pred_digest"]
+
+
+def _read_table(task: Task) -> tuple[Sample, int]:
+    """The scores of a table as those of an image of one line, and its digest."""
+    path = task.pair.pred
+    table = read_table(path, task.options.npz_key)
+    assert table.scores is not None
+    kind: Kind = "logits" if task.table == "logits" else "probabilities"
+    sample = Sample(task.pair.name, table.scores[None], None, None, kind, "HWC", eps_of(table.stored), source=str(path))
+    return sample, table.digest
+
+
+def _verify(sample: Sample, *, declared: bool) -> None:
+    """Hold one file against what all of them were found to hold.
+
+    Raises:
+        RangeError: NaN, no probabilities, or probabilities among logits.
+    """
+    scores, where = sample.scores, sample.source
+    axis = None if scores.ndim == 2 else 0 if sample.layout == "CHW" else 2
+    low, high = scores.min(), scores.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise RangeError(f"{where} holds NaN or infinite values; expected finite {sample.kind}; repair it")
+    if sample.kind == "logits" and not declared and looks_normalised(scores, axis):
+        raise RangeError(
+            f"{where} holds probabilities, but the others were taken for logits; save them all in one way, or, if these are "
+            "logits, say --input logits"
+        )
+    if sample.kind != "probabilities":
+        return
+    if not (low >= 0 and high <= 1 + 1e-3):
+        raise RangeError(
+            f"{where} has values from {low:.4g} to {high:.4g}; expected probabilities in [0, 1]; if these are logits, save "
+            "them all in one way, or say --input logits"
+        )
+    if axis is not None:
+        sums = scores.sum(axis, dtype=np.float64)
+        if np.abs(sums - 1).max() > SUM_TOLERANCE:
+            raise RangeError(
+                f"{where} has probabilities whose sum over the classes runs from {sums.min():.4g} to {sums.max():.4g}; "
+                "expected 1; normalise them, or, if these are logits, say --input logits"
+            )
+
+
+def _calibrated(sample: Sample, calibrator: Calibrator, picture: Array | None) -> Array:
+    """Calibrated probabilities, float64, `(H, W)` or `(C, H, W)`."""
+    from calbench.calibrators.samples import calibrated
+
+    if calibrator.name != "identity" or sample.kind == "logits":
+        return calibrated(sample, calibrator, picture)[0].scores
+    # doing nothing leaves 0 and 1, whose logits are cut off, as they are
+    if sample.scores.ndim == 3:
+        return np.moveaxis(sample.scores, 0 if sample.layout == "CHW" else 2, 0).astype(np.float64)
+    top = int(np.iinfo(sample.scores.dtype).max) if sample.kind == "levels" else 1
+    return probabilities(sample.scores, sample.kind or "levels", top)
+
+
+def _labels(path: Path, key: str | None) -> dict[str, Array]:
+    """The labels that an `.npz` file holds beside its predictions, by the name under which they are looked for first."""
+    if extension(path) != ".npz":
+        return {}
+    try:
+        name = member_of(path, "mask")
+    except FormatError:  # they are elsewhere
+        return {}
+    return {} if name == member_of(path, "prediction", key) else {"label": read_array(path, "mask").array}
+
+
+def _file_of(path: Path, pred: Path, format: str) -> str:
+    """Where a prediction's file goes below the output folder: its sub-folder and stem."""
+    below = path.relative_to(pred).parent if pred.is_dir() else Path()
+    return (below / (stem_of(path) + FORMATS[format])).as_posix()
+
+
+def _refuse_place(options: ApplyOptions) -> None:
+    """Keep calibrated maps apart from what they are made from.
+
+    Raises:
+        InputError: a folder that holds predictions or pictures, lies in theirs, or theirs in it.
+    """
+    output = Path(options.output).resolve()
+    for what, path in (("predictions", options.pred), ("pictures", options.images)):
+        if path is None:
+            continue
+        source = Path(path).resolve()
+        mixed = source.parent == output if source.is_file() else source in (output, *output.parents)
+        if mixed or (source.is_dir() and output in source.parents):
+            raise InputError(
+                f"{options.output} and the {what} in {path} would mix; expected a folder of its own for the calibrated maps; "
+                "choose another -o"
+            )
+
+
+def _holds_tables(pairs: Sequence[Pair], options: ApplyOptions) -> bool:
+    """Whether the predictions are classification tables.
+
+    Raises:
+        InputError: tables beside maps.
+    """
+    tables = [is_table(pair.pred, options.npz_key) for pair in pairs]
+    if any(tables) and not all(tables):
+        raise InputError(f"{options.pred} holds tables and maps; put them into folders of their own")
+    return all(tables)
+
+
+def _refuse_kind_of_file(pairs: Sequence[Pair], calibrator: Calibrator, options: ApplyOptions, *, table: bool) -> None:
+    """Refuse what cannot be read or written.
+
+    Raises:
+        InputError: volumes, tables of decisions, and tables for a calibrator that looks at pictures.
+        OptionError: levels of several classes, or no pictures.
+    """
+    from calbench.calibrators.maps import needs_images
+
+    first = pairs[0].pred
+    volume = next((pair.pred for pair in pairs if extension(pair.pred) in VOLUMES), None)
+    if volume is not None:
+        raise InputError(
+            f"{volume} is a volume; calbench apply writes maps of images and tables; save its slices as .npz, or measure it "
+            "without writing it: calbench evaluate --calibrator"
+        )
+    text = next((pair.pred for pair in pairs if extension(pair.pred) in TEXT), None)
+    if text is not None:
+        raise InputError(
+            f"{text} holds decisions and their confidence; a calibrator needs the scores of all classes, as .npz"
+        )
+    if options.format in TOPS and calibrator.n_classes_ > 1:
+        raise OptionError(
+            f"--format {options.format} holds binary maps, but {options.calibrator} is a calibrator of "
+            f"{calibrator.n_classes_} classes; leave it out: --format npz holds several"
+        )
+    if calibrator.needs_images and table:
+        raise InputError(
+            f"{first} is a table, which has no pictures, but {calibrator.name} looks at them; choose another"
+        )
+    if calibrator.needs_images and options.images is None:
+        raise OptionError(needs_images(calibrator.name))
+
+
+def _coding(pairs: Sequence[Pair], calibrator: Calibrator, options: ApplyOptions, *, table: bool) -> ScoreCoding:
+    """How the predictions are stored; the calibrator's number of classes tells where their axis is."""
+    from calbench.calibrators.calibrator import described_classes
+
+    classes = calibrator.n_classes_
+    headers: dict[Path, tuple[Shape, str]] = {}
+    for pair in pairs:
+        shape, stored = read_header(pair.pred, "prediction", options.npz_key)
+        headers[pair.pred] = (shape if table else flat_shape(pair.pred, shape)), stored
+    axes = (1,) if table else {"CHW": (0,), "HWC": (2,), None: (0, 2)}[options.layout]
+    dimensions = 2 if table or classes == 1 else 3
+    for path, (shape, _) in headers.items():
+        binary = classes == 1 and not table
+        if len(shape) != dimensions or not (binary or any(shape[axis] == classes for axis in axes)):
+            raise ShapeError(
+                f"{path} has shape {shape}, but the calibrator {calibrator.name!r} was fitted on "
+                f"{described_classes(classes)}; fit one on predictions like these"
+            )
+    if table:
+        first = pairs[0].pred
+        if options.input == "levels" or options.layout is not None:
+            given = "--input levels" if options.input == "levels" else "--layout"
+            raise OptionError(f"{first} is a table of scores; leave out {given}")
+        scores = read_table(first, options.npz_key).scores
+        assert scores is not None
+        kind = options.input or kind_of_table(first, scores)
+        return ScoreCoding(kind, classes, "HWC", headers[first][1], options.input is not None)
+    return infer_scores(
+        headers,
+        dict.fromkeys(headers),
+        kind=options.input,
+        layout=options.layout,
+        num_classes=classes if classes > 1 else None,
+        key=options.npz_key,
+    )
+
+
+def _head(options: ApplyOptions, calibrator: Calibrator, calibrator_digest: int, described: str) -> dict[str, Any]:
+    """What a manifest says besides its files, and what has to be so for it to be continued."""
+    kept = ("format", "pred_suffix", "input", "layout", "npz_key", "resize_images")
+    return {
+        "schema": SCHEMA,
+        "calibrator": calibrator.name,
+        "calibrator_digest": calibrator_digest,
+        "predictions": described,
+        **{name: getattr(options, name) for name in kept},
+    }
+
+
+@contextmanager
+def _kept(done: Mapping[str, _Record], output: Path, head: Mapping[str, Any]) -> Iterator[Callable[[], None]]:
+    """Write the manifest on request, and whenever the block does not end well."""
+
+    def save() -> None:
+        files = {file: asdict(done[file]) for file in sorted(done)}
+        write_text(output / MANIFEST, json.dumps({**head, "files": files}, indent=1, ensure_ascii=False))
+
+    try:
+        yield save
+    except BaseException:
+        save()
+        raise
+
+
+def _earlier(
+    output: Path, head: Mapping[str, Any], files: set[str], *, resume: bool, force: bool
+) -> dict[str, _Record]:
+    """The files that an earlier run wrote, to be kept if their predictions are the same.
+
+    Raises:
+        InputError: a folder that is in use, or was written by another calibrator or with other options.
+        FormatError: a manifest that cannot be read.
+    """
+    manifest = output / MANIFEST
+    if not manifest.exists():
+        taken = [file for file in sorted(files) if (output / file).exists() and not force]
+        if taken:
+            raise InputError(
+                f"{output} holds {plural(len(taken), 'file')} that would be replaced:\n{listing(taken)}\n"
+                "replace them with --force, or choose another -o"
+            )
+        return {}
+    if force:
+        _, records = _read_manifest(manifest)
+        _remove(output, records.keys() - files)
+        return {}
+    if not resume:
+        raise InputError(
+            f"{output} already holds calibrated maps ({MANIFEST}); continue with --resume, replace them with --force, or "
+            "choose another -o"
+        )
+    then, records = _read_manifest(manifest)
+    changed = [f"{key}: {then.get(key)} -> {now}" for key, now in head.items() if then.get(key) != now]
+    if changed:
+        raise InputError(
+            f"cannot resume from {manifest}: the calibrator, the predictions or options have changed since:\n"
+            f"{listing(changed)}\nrepeat the earlier ones, or start afresh with --force"
+        )
+    gone = sorted(records.keys() - files)
+    if gone:
+        raise InputError(
+            f"{output} holds {plural(len(gone), 'file')} whose predictions are gone:\n{listing(gone)}\n"
+            "complete the predictions, or start afresh with --force"
+        )
+    return {file: record for file, record in records.items() if (output / file).exists()}
+
+
+def _remove(output: Path, files: Iterable[str]) -> None:
+    """Remove files that an earlier run wrote; a name that leads out of the folder is none of them."""
+    for path in [(output / file).resolve() for file in files]:
+        if output.resolve() in path.parents:
+            path.unlink(missing_ok=True)
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, _Record]]:
+    """What a manifest says, and its files.
+
+    Raises:
+        FormatError: unreadable, or of a newer schema.
+    """
+    try:
+        found = json.loads(read_bytes(path))
+        if found["schema"] > SCHEMA:
+            raise FormatError(
+                f"{path} has schema {found['schema']}, this calbench reads up to {SCHEMA}; update calbench"
+            )
+        return found, {
+            file: _Record(record["prediction"], record["image"], Rounding(**record["rounding"]))
+            for file, record in found["files"].items()
+        }
+    except FormatError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path} is damaged ({error!r}); delete its folder, or choose another -o") from error

@@ -1,0 +1,810 @@
+"""Fit calibrators on some images, measure them on others, and rank them: hold-out, or K-fold by image.
+
+The module is not called as its function, which `calbench.calibrate` is: whichever was imported last would win.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import clone
+
+from calbench.calibrators import CALIBRATORS, Calibrator, load_calibrator, save_calibrator
+from calbench.calibrators.maps import MapCalibrator, needs_images
+from calbench.calibrators.origin import origin_of
+from calbench.calibrators.temperature import Temperature
+from calbench.collect import collect, collect_plans
+from calbench.compare import Difference, paired_difference
+from calbench.errors import InputError, OptionError, UnknownName, listing, plural
+from calbench.evaluate import Evaluator, Settings
+from calbench.fitting import Fits, ImageSource, LevelSource, Source, TableSource
+from calbench.io.files import atomic, safe_name, write_text
+from calbench.io.sample import Sample
+from calbench.measure import Task, read_scored_table, tasks_of
+from calbench.metrics import METRICS
+from calbench.plan import CollectOptions, Plan, plan_run
+from calbench.profiles import PROFILES
+from calbench.progress import progress_bar
+from calbench.results import Key, Results
+from calbench.statistics import Run, Statistics
+from calbench.statistics.bundle import UNCALIBRATED
+from calbench.statistics.rows import Array, owner
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Names = tuple[str, str]
+"""Data set and method."""
+
+ALL_CONTENDERS = "all"
+SAME_ON_BINARY = {"vector": "platt", "matrix": "platt"}
+"""Calibrators that are another one on binary maps: `all` leaves them out there."""
+FOLDS = 5
+HOLDOUT = 0.3
+"""The share of images that networks are held out from, unless folds are asked for."""
+COMPARED = ("nll", "brier", "ece", "aece", "accuracy", "miou")
+"""Metrics whose difference to the uncalibrated predictions is reported."""
+COMPARISON_COLUMNS = (
+    "dataset", "method", "calibrator", "rank", "metric", "options", "before", "after", "difference", "low", "high",
+    "interval", "p_value", "n_images",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Which calibrators are fitted, on what, and measured on what.
+
+    Attributes:
+        names: contenders, or "all"; doing nothing is always one.
+        parameters: of contenders, by name.
+        cv: number of folds; None: 5, and one hold-out for networks.
+        holdout: share of images that are held out, instead of folds.
+        fit_list: names of the images to fit on, instead; all others are held out.
+        max_pixels: most pixels that a fit draws, where it does not use all.
+        rank_by: metric that ranks the contenders, on held-out images.
+        device: "cpu" or "cuda", of networks.
+        allow_overlap: whether calibrators may be measured on images they were fitted on.
+    """
+
+    names: tuple[str, ...]
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cv: int | None = None
+    holdout: float | None = None
+    fit_list: tuple[str, ...] | None = None
+    max_pixels: int = 500_000
+    rank_by: str = "nll"
+    device: str = "cpu"
+    allow_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise OptionError("name the calibrators to fit, or all of them: all")
+        for name in (*self.names, *self.parameters):
+            if name not in (*CALIBRATORS, ALL_CONTENDERS):
+                raise UnknownName("calibrator", name, (*CALIBRATORS, ALL_CONTENDERS))
+        given = [o for o in ("cv", "holdout", "fit_list") if getattr(self, o) is not None]
+        if len(given) > 1:
+            raise OptionError(
+                f"--{' and --'.join(o.replace('_', '-') for o in given)} both say what is held out: give one"
+            )
+        if self.cv is not None and self.cv < 2:
+            raise OptionError(f"--cv is {self.cv}; it is a number of folds, at least 2")
+        if self.holdout is not None and not 0 < self.holdout < 1:
+            raise OptionError(f"--holdout is {self.holdout}; it is the share of images held out, between 0 and 1")
+        if self.max_pixels < 1:
+            raise OptionError(f"--max-pixels is {self.max_pixels}; it is at least 1")
+        if self.rank_by not in COMPARED:
+            raise UnknownName("metric to rank by", self.rank_by, COMPARED)
+        self.contenders(binary=False, images=True)  # raises where a parameter is unknown
+
+    def contenders(self, *, binary: bool, images: bool) -> list[Calibrator]:
+        """The calibrators to fit, unfitted, in the order of the registry; doing nothing first.
+
+        Raises:
+            OptionError: one of those named needs images, or has no such parameter.
+        """
+        chosen = set(self.names) | {"identity"}
+        if ALL_CONTENDERS in self.names:
+            left_out = set(SAME_ON_BINARY) if binary else set()
+            chosen |= {
+                name for name, kind in CALIBRATORS.items() if (images or not kind.needs_images) and name not in left_out
+            }
+            chosen -= {ALL_CONTENDERS}
+        found = []
+        for name, kind in CALIBRATORS.items():
+            if name in chosen:
+                if kind.needs_images and not images:
+                    raise OptionError(needs_images(name))
+                found.append(self._made(name, kind))
+        return found
+
+    def _made(self, name: str, kind: type[Calibrator]) -> Calibrator:
+        made = kind()
+        known = made.get_params()
+        for key in self.parameters.get(name, {}):
+            if key not in known:
+                raise UnknownName(f"parameter of {name}", key, known)
+        shared = {"device": self.device} if "device" in known else {}
+        return made.set_params(**shared, **self.parameters.get(name, {}))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which rows each fit learns from, and which it is measured on.
+
+    Attributes:
+        how: in words.
+        fitting: `(fits, rows)` bool.
+        held_out: `(fits, rows)` bool: no row is in two of them.
+        final: rows that the saved calibrator is fitted on, `(rows,)` bool.
+    """
+
+    how: str
+    fitting: Array
+    held_out: Array
+    final: Array
+
+    @property
+    def is_refitted(self) -> bool:
+        """Whether the saved calibrator is fitted on other rows than those of the one fit that is measured."""
+        return len(self.fitting) > 1 or not np.array_equal(self.fitting[0], self.final)
+
+
+def folds(unit_of_row: Array, n_folds: int, seed: int) -> Split:
+    """K-fold by resampling unit: each unit is held out once; the saved calibrator learns from all.
+
+    Raises:
+        InputError: fewer units than folds.
+    """
+    n_units = int(unit_of_row.max()) + 1
+    if n_units < n_folds:
+        raise InputError(
+            f"{n_units} images or groups cannot be split into {n_folds} folds; say --cv {n_units}, or give more images"
+            if n_units > 1
+            else "there is 1 image or group; fitting and measuring need at least 2: give more, or say --fit-list and "
+            "--allow-overlap"
+        )
+    order = np.random.default_rng(seed).permutation(n_units)
+    fold = np.empty(n_units, np.intp)
+    fold[order] = np.arange(n_units) % n_folds
+    held_out = fold[unit_of_row] == np.arange(n_folds)[:, None]
+    return Split(f"{n_folds} folds", ~held_out, held_out, np.ones(len(unit_of_row), bool))
+
+
+def one_holdout(unit_of_row: Array, share: float, seed: int) -> Split:
+    """One split by resampling unit: the saved calibrator learns from what is not held out.
+
+    Raises:
+        InputError: fewer than two units.
+    """
+    n_units = int(unit_of_row.max()) + 1
+    if n_units < 2:
+        raise InputError("there is 1 image or group; holding some out needs at least 2")
+    n_out = min(max(1, round(share * n_units)), n_units - 1)
+    out = np.isin(unit_of_row, np.random.default_rng(seed).permutation(n_units)[:n_out])
+    return Split(f"{100 * share:g} % held out", ~out[None], out[None], ~out)
+
+
+def listed(names: Sequence[str], unit_of_row: Array, to_fit: Iterable[str], allow_overlap: bool) -> Split:
+    """The named images to fit on, all others held out.
+
+    Raises:
+        InputError: names that are not there, nothing held out, or a group on both sides.
+    """
+    wanted = set(to_fit)
+    files = [owner(name) if name not in wanted else name for name in names]
+    missing = sorted(wanted - set(files))
+    if missing:
+        raise InputError(
+            f"{plural(len(missing), 'name')} of --fit-list {'is' if len(missing) == 1 else 'are'} no image that was read:\n"
+            f"{listing(missing)}\nnames are file names without extension, one a line"
+        )
+    fit = np.isin(files, sorted(wanted))
+    if fit.all():
+        if not allow_overlap:
+            raise InputError(
+                "--fit-list names every image, so that none is held out; name fewer, or say --allow-overlap to measure on the "
+                "images fitted on"
+            )
+        return Split("measured on the images fitted on", fit[None], fit[None], fit)
+    split_units = np.intersect1d(unit_of_row[fit], unit_of_row[~fit])
+    if len(split_units) and not allow_overlap:
+        examples = [names[int(np.flatnonzero(unit_of_row == unit)[0])] for unit in split_units]
+        raise InputError(
+            f"--fit-list splits {plural(len(split_units), 'group')} of images between fitting and measuring:\n"
+            f"{listing(examples)}\nlist whole groups, or say --allow-overlap"
+        )
+    return Split("fitted on the images of a list", fit[None], ~fit[None], fit)
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A calibrator on one method and data set.
+
+    Attributes:
+        calibrator: the one to keep.
+        statistics: rows of the common held-out images.
+        differences: to doing nothing.
+        rank: 1 is best; None until ranked.
+        to_best: difference of the ranking metric to the best contender.
+    """
+
+    calibrator: Calibrator
+    statistics: Statistics
+    differences: tuple[Difference, ...] = ()
+    rank: int = 0
+    to_best: Difference | None = None
+
+    @property
+    def name(self) -> str:
+        """The calibrator's."""
+        return self.calibrator.name
+
+    @property
+    def column(self) -> str:
+        """What stands in the `calibrator` column of the results."""
+        return self.column_of(self.name)
+
+    @staticmethod
+    def column_of(name: str) -> str:
+        """What stands there for a calibrator: doing nothing is none."""
+        return UNCALIBRATED if name == "identity" else name
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """The contenders of one method on one data set, best first.
+
+    Attributes:
+        dataset, method: which.
+        contenders: ranked.
+        splits: of each contender.
+        names: of the images (rows) that were read.
+        held_out: rows that all contenders are measured on, `(rows,)` bool.
+        notes: about the fits, for people.
+        unit: what is resampled.
+    """
+
+    dataset: str
+    method: str
+    contenders: tuple[Contender, ...]
+    splits: Mapping[str, Split]
+    names: tuple[str, ...]
+    held_out: Array
+    notes: tuple[str, ...]
+    unit: str
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The rows of `comparison.csv`."""
+        for contender in self.contenders:
+            for difference in contender.differences:
+                yield {
+                    "dataset": self.dataset,
+                    "method": self.method,
+                    "calibrator": contender.name,
+                    "rank": contender.rank,
+                    "n_images": len(contender.statistics.names),
+                    **asdict(difference),
+                }
+
+    def split_json(self) -> dict[str, Any]:
+        """Which images each fit learned from and was measured on, by name."""
+
+        def chosen(rows: Array) -> list[str]:
+            return [name for name, is_in in zip(self.names, rows, strict=True) if is_in]
+
+        by_split: dict[int, dict[str, Any]] = {}
+        for name, split in self.splits.items():
+            entry = by_split.setdefault(
+                id(split),
+                {
+                    "calibrators": [],
+                    "how": split.how,
+                    "fits": [
+                        {"fit": chosen(fit), "held_out": chosen(out)}
+                        for fit, out in zip(split.fitting, split.held_out, strict=True)
+                    ],
+                    "saved_calibrator_fitted_on": chosen(split.final),
+                },
+            )
+            entry["calibrators"].append(name)
+        return {
+            "dataset": self.dataset,
+            "method": self.method,
+            "measured_on": chosen(self.held_out),
+            "splits": list(by_split.values()),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What `calbench calibrate` found.
+
+    Attributes:
+        leaderboards: one for each method on each data set.
+        results: all numbers of the held-out images, before and after calibration.
+        options: of the fits.
+    """
+
+    leaderboards: tuple[Leaderboard, ...]
+    results: Results
+    options: FitOptions
+
+    @cached_property
+    def comparison(self) -> pd.DataFrame:
+        """One row a calibrator and metric: before, after, and the paired difference with its interval."""
+        import pandas as pd
+
+        records = [record for board in self.leaderboards for record in board.records()]
+        return pd.DataFrame(records, columns=list(COMPARISON_COLUMNS))
+
+    def calibrator(self, name: str, dataset: str | None = None, method: str | None = None) -> Calibrator:
+        """A fitted calibrator by name; of several methods or data sets, say which.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        for board in self.leaderboards:
+            if dataset in (None, board.dataset) and method in (None, board.method):
+                for contender in board.contenders:
+                    if contender.name == name:
+                        return contender.calibrator
+        raise UnknownName("contender", name, {c.name for board in self.leaderboards for c in board.contenders})
+
+    def write(self, folder: Path, advance: Callable[[], None] = lambda: None) -> list[Path]:
+        """Write the calibrators, the split, the comparison and all result files, and return their paths."""
+        paths = []
+        for board in self.leaderboards:
+            for contender in board.contenders:
+                path = folder / "calibrators" / self._stem(board) / f"{contender.name}.safetensors"
+                save_calibrator(contender.calibrator, path)
+                paths.append(path)
+        splits = [board.split_json() for board in self.leaderboards]
+        write_text(folder / "split.json", json.dumps(splits, indent=1, ensure_ascii=False) + "\n")
+        with atomic(folder / "comparison.csv") as temporary:
+            self.comparison.to_csv(temporary, index=False, lineterminator="\n")
+        return [*paths, folder / "split.json", folder / "comparison.csv", *self.results.write(folder, advance)]
+
+    def _stem(self, board: Leaderboard) -> str:
+        """The folder of a board's calibrators; none where there is one board."""
+        return "" if len(self.leaderboards) == 1 else f"{safe_name(board.dataset)}_{safe_name(board.method)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `--json`."""
+        return {
+            "leaderboards": [
+                {
+                    "dataset": board.dataset,
+                    "method": board.method,
+                    "images": len(board.names),
+                    "measured_on": int(board.held_out.sum()),
+                    "notes": list(board.notes),
+                    "contenders": [
+                        {
+                            "calibrator": contender.name,
+                            "rank": contender.rank,
+                            "parameters": contender.calibrator.get_params(),
+                            "summary": contender.calibrator.summary_,
+                            "notes": contender.calibrator.notes_,
+                            "differences": [asdict(difference) for difference in contender.differences],
+                        }
+                        for contender in board.contenders
+                    ],
+                }
+                for board in self.leaderboards
+            ],
+            "results": self.results.to_json(),
+        }
+
+
+def calibrate(
+    names: str | Sequence[str],
+    samples: Iterable[Sample] | None = None,
+    *,
+    pred: str | Path | None = None,
+    gt: str | Path | None = None,
+    dataset: str | None = None,
+    method: str | None = None,
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    cv: int | None = None,
+    holdout: float | None = None,
+    fit_list: Sequence[str] | None = None,
+    max_pixels: int = 500_000,
+    rank_by: str = "nll",
+    device: str = "cpu",
+    allow_overlap: bool = False,
+    seed: int = 0,
+    ci: float = 0.95,
+    n_boot: int = 1000,
+    group_by: str | None = None,
+    output: str | Path | None = None,
+    jobs: int | None = None,
+    **options: Any,
+) -> Calibration:
+    """Fit calibrators on some images, measure them on others, and rank them.
+
+    Args:
+        names: calibrators, see `calbench.CALIBRATORS`, or "all".
+        samples: images in memory, with their ground truth; instead of folders.
+        pred, gt: folders or templates, see `collect`; with any further field of `CollectOptions` (images, ignore_index, ...).
+        dataset, method: their names.
+        parameters, cv, holdout, fit_list, max_pixels, rank_by, device, allow_overlap: see `FitOptions`.
+        seed: of the split, the draw of pixels, the networks and the bootstrap.
+        ci, n_boot, group_by: of the intervals, see `Settings`; groups are never split.
+        output: folder to write to, as `calbench calibrate` does; None writes nothing.
+        jobs: worker processes for folders.
+    Returns:
+        A `Calibration`: `comparison` (a table), `calibrator(name)`, `results`.
+    Raises:
+        InputError, FormatError, UnknownName: what is wrong, where, and what to do.
+
+    >>> from calbench.synthetic import samples
+    >>> found = calibrate("temperature", samples(20, sharpness=2.5), n_boot=0)
+    >>> round(found.calibrator("temperature").temperature_, 1)  # low: 8 bits hide how sure the surest pixels were
+    1.8
+    """
+    fit = FitOptions(
+        (names,) if isinstance(names, str) else tuple(names), parameters or {}, cv, holdout,
+        None if fit_list is None else tuple(fit_list), max_pixels, rank_by, device, allow_overlap,
+    )  # fmt: skip
+    settings = Settings(metrics=MEASURED, ci=ci, n_boot=n_boot, seed=seed, group_by=group_by)
+    if samples is not None:
+        if pred is not None or gt is not None or options:
+            raise OptionError("give either samples, or folders by pred= and gt= with their options")
+        held = [samples] if isinstance(samples, Sample) else list(samples)
+        run = collect(held, dataset=dataset, method=method, scores=())
+        blind = [sample.name for sample in held if sample.target is None]
+        if blind:
+            raise InputError(
+                f"{len(blind)} of {plural(len(held), 'sample')} have no target:\n{listing(blind)}\ncalibrators are fitted on "
+                "predictions with ground truth; leave these out, or give their targets"
+            )
+        with _folder(output) as folder:
+            board = _Board(*next(iter(run.combinations)), _source_of_samples(run, held, fit, seed, Path(folder)))
+            return _calibrated([board], fit, settings, run, None)
+    if pred is None:
+        raise OptionError("give either samples, or pred= and gt=")
+    if dataset is not None:
+        options["datasets"] = (dataset,)
+    if method is not None:
+        options["methods"] = (method,)
+    unknown = sorted(options.keys() - CollectOptions.__dataclass_fields__.keys())
+    if unknown:
+        raise UnknownName("option", unknown[0], CollectOptions.__dataclass_fields__)
+    given = CollectOptions(str(pred), None if gt is None else str(gt), scores=(), **options)
+    found = calibrate_folders(given, fit, settings, output=None if output is None else Path(output), jobs=jobs)
+    if output is not None:
+        found.write(Path(output))
+    return found
+
+
+def calibrate_folders(
+    options: CollectOptions,
+    fit: FitOptions,
+    settings: Settings,
+    *,
+    output: Path | None = None,
+    resume: bool = False,
+    jobs: int | None = None,
+    progress: bool = False,
+    announce: Callable[[str], None] = lambda _: None,
+) -> Calibration:
+    """Calibrate folders: check all pairs of all combinations, count, fit, and measure.
+
+    Args:
+        output: folder that keeps finished rows and fits; None keeps nothing.
+        resume: whether to take up what an interrupted run left there.
+        progress: whether to draw bars on stderr.
+        announce: receives what was inferred, fitted or left out, for people.
+    """
+    plans, notes = plan_run(options)
+    for plan in plans:
+        _check_plan(plan, options, fit)
+    partial = None if output is None else output / "partial.npz"
+    kept = partial if resume and partial is not None and partial.exists() else None
+    run = collect_plans(
+        plans, notes, options, jobs=jobs, checkpoint=partial, resume_from=kept, progress=progress, announce=announce
+    )
+    with _folder(output) as folder:
+        boards = []
+        for plan in plans:
+            names = (plan.folders.dataset, plan.folders.method)
+            where = Path(folder) / "folds" / f"{safe_name(names[0])}_{safe_name(names[1])}"
+            source = _source_of_plan(plan, options, run.combinations[names], fit, settings.seed, where, jobs, progress)
+            boards.append(_Board(*names, source, where if output is not None else None, resume))
+        return _calibrated(boards, fit, settings, run, announce, progress=progress)
+
+
+MEASURED = tuple(
+    name
+    for name in (*PROFILES["calbench"].metrics, "class_changed")
+    if METRICS[name].average == "pixels" and METRICS[name].scope == "id"
+)
+"""Metrics of calibrated predictions: all of the default profile that pool pixels, and the share of changed classes."""
+
+
+def _folder(output: str | Path | None) -> Any:
+    """A context that gives the folder of the fits: the results', or one that vanishes."""
+    return tempfile.TemporaryDirectory() if output is None else nullcontext(output)
+
+
+def _check_plan(plan: Plan, options: CollectOptions, fit: FitOptions) -> None:
+    """Refuse, before the first pixel, what calibrators cannot be fitted on."""
+    where = f"{plan.folders.method} on {plan.folders.dataset}"
+    if plan.table == "decisions":
+        raise InputError(
+            f"{where}: the table holds decisions and their confidence; calibrators need the scores of all classes, as .npz"
+        )
+    if plan.folders.gt is None and plan.scores is not None:
+        raise OptionError(
+            f"{where}: calibrators are fitted on predictions with ground truth; say where it is: --gt DIR"
+        )
+    binary = plan.scores is not None and plan.scores.binary
+    contenders = fit.contenders(binary=binary, images=options.images is not None)
+    if plan.many_rows and any(contender.needs_images for contender in contenders):
+        raise OptionError(f"{where}: calibrators that look at pictures need one image a file, not volumes or tables")
+
+
+def _source_of_plan(
+    plan: Plan,
+    options: CollectOptions,
+    statistics: Statistics,
+    fit: FitOptions,
+    seed: int,
+    folder: Path,
+    jobs: int | None,
+    progress: bool,
+) -> Source:
+    tasks = list(tasks_of(plan, options))
+    if plan.scores is None:
+        reading = read_scored_table(tasks[0])
+        assert not isinstance(reading, Statistics)
+        return TableSource(statistics, reading, fit.max_pixels, seed)
+    images = ImageSource(statistics, tasks, fit.max_pixels, seed, folder, jobs, progress)
+    return LevelSource(statistics, fit.max_pixels, seed, images) if plan.scores.eight_bit else images
+
+
+def _source_of_samples(run: Run, samples: Sequence[Sample], fit: FitOptions, seed: int, folder: Path) -> Source:
+    statistics = next(iter(run.combinations.values()))
+    if statistics.exact_histogram is not None:
+        return LevelSource(statistics, fit.max_pixels, seed)
+    in_order = sorted(samples, key=lambda sample: sample.name)
+    return ImageSource(statistics, in_order, fit.max_pixels, seed, folder, jobs=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Board:
+    """One method on one data set, to be calibrated.
+
+    Attributes:
+        source: its images.
+        folder: where finished fits are kept; None keeps none.
+        resume: whether to take up those that are there.
+    """
+
+    dataset: str
+    method: str
+    source: Source
+    folder: Path | None = None
+    resume: bool = False
+
+
+@dataclass(eq=False)
+class _Fitted:
+    """The fits of one board, contender by contender."""
+
+    splits: dict[str, Split]
+    fits: dict[str, list[Calibrator]] = field(default_factory=dict)
+    final: dict[str, Calibrator] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def _calibrated(
+    boards: Sequence[_Board],
+    fit: FitOptions,
+    settings: Settings,
+    run: Run,
+    announce: Callable[[str], None] | None,
+    *,
+    progress: bool = False,
+) -> Calibration:
+    """Fit all contenders of all boards, measure them on the images that all of them held out, and rank them."""
+    say = announce or (lambda _: None)
+    before: dict[Names, Statistics] = {}
+    after: dict[tuple[str, str, str], Statistics] = {}
+    fitted: list[tuple[_Board, _Fitted, Array]] = []
+    for board in boards:
+        found = _fit_board(board, fit, settings, progress, say)
+        held_out = np.all([found.splits[name].held_out.any(0) for name in found.final], axis=0)
+        if not held_out.any():
+            raise InputError(
+                f"{board.method} on {board.dataset}: no image is held out by all contenders; fit fewer of them"
+            )
+        names = (board.dataset, board.method)
+        before[names] = board.source.statistics.select(np.flatnonzero(held_out))
+        fits: Fits = {
+            name: [
+                (calibrator, rows & held_out)
+                for calibrator, rows in zip(calibrators, found.splits[name].held_out, strict=True)
+                if (rows & held_out).any()
+            ]
+            for name, calibrators in found.fits.items()
+            if name != "identity"
+        }
+        for name, rows in board.source.measured(fits).items():
+            conventions = {**board.source.statistics.conventions, "calibrator": name, "split": found.splits[name].how}
+            levels = isinstance(board.source, LevelSource) and not found.final[name].needs_images
+            after[(*names, name)] = rows.under(conventions | ({"saliency": "uncalibrated"} if levels else {}))
+        fitted.append((board, found, held_out))
+    measured = Run(before, run.options, run.notes, calibrated=after)
+    every = [*before.values(), *after.values()]
+    available = tuple(metric.name for metric in settings.chosen if any(metric.reads.available(rows) for rows in every))
+    results = Results(measured, replace(settings, metrics=available))
+    leaderboards = tuple(_ranked(board, found, held_out, results, fit) for board, found, held_out in fitted)
+    return Calibration(leaderboards, results, fit)
+
+
+def _fit_board(
+    board: _Board, fit: FitOptions, settings: Settings, progress: bool, say: Callable[[str], None]
+) -> _Fitted:
+    source, where = board.source, f"{board.method} on {board.dataset}"
+    binary = source.statistics.reliability("foreground") is not None
+    images = isinstance(source, ImageSource | LevelSource) and _has_pictures(source)
+    contenders = fit.contenders(binary=binary, images=images)
+    units = Evaluator(source.statistics, settings).unit_of_row
+    found = _Fitted(_splits(contenders, source.statistics.names, units, fit, settings.seed))
+    n_fits = sum(len(found.splits[c.name].fitting) + found.splits[c.name].is_refitted for c in contenders)
+    with progress_bar(f"fits, {where}", n_fits, enabled=progress) as advance:
+        for contender in contenders:
+            if "seed" in contender.get_params() and "seed" not in fit.parameters.get(contender.name, {}):
+                contender.set_params(seed=settings.seed)
+            split = found.splits[contender.name]
+            wanted = [*split.fitting, split.final] if split.is_refitted else list(split.fitting)
+            try:
+                fits = _fits(contender, wanted, board, advance)
+            except InputError as error:
+                asked_for = contender.name in fit.names or contender.name == "identity"
+                if asked_for or isinstance(error, OptionError):  # a wrong option is no property of the data
+                    raise
+                found.notes.append(f"{contender.name} is left out: {error}")
+                continue
+            found.fits[contender.name] = fits[: len(split.fitting)]
+            found.final[contender.name] = fits[-1]
+    own = [f"{name}: {note}" for name, c in found.final.items() for note in c.notes_]
+    drawing = [c.name for c in found.final.values() if not isinstance(source, TableSource) and c.name != "identity"]
+    found.notes += [*source.notes * bool(drawing), *own, *_about_splits(found)]
+    for note in found.notes:
+        say(f"{where}: {note}")
+    return found
+
+
+def _has_pictures(source: ImageSource | LevelSource) -> bool:
+    images = source.images if isinstance(source, LevelSource) else source
+    return images is not None and all(isinstance(item, Task) and item.pair.image for item in images.items)
+
+
+def _splits(
+    contenders: Sequence[Calibrator], names: Sequence[str], units: Array, fit: FitOptions, seed: int
+) -> dict[str, Split]:
+    """The split of each contender."""
+    if fit.fit_list is not None:
+        shared = listed(names, units, fit.fit_list, fit.allow_overlap)
+    elif fit.holdout is not None:
+        shared = one_holdout(units, fit.holdout, seed)
+    else:
+        shared = folds(units, fit.cv or FOLDS, seed)
+    networks = shared
+    if fit.cv is None and len(shared.fitting) > 1 and any(contender.network for contender in contenders):
+        networks = one_holdout(units, HOLDOUT, seed)
+    return {contender.name: networks if contender.network else shared for contender in contenders}
+
+
+def _about_splits(found: _Fitted) -> list[str]:
+    """Say on which images contenders are compared where they were not all split alike."""
+    kinds = {id(found.splits[name]): found.splits[name] for name in found.final}
+    if len(kinds) == 1:
+        return []
+    networks = ", ".join(name for name, calibrator in found.final.items() if calibrator.network)
+    return [
+        f"{networks}: one hold-out of {100 * HOLDOUT:g} % of the images, on which all contenders are compared; --cv {FOLDS} "
+        "compares on all images, and fits each network as often"
+    ]
+
+
+def _fits(
+    contender: Calibrator, wanted: Sequence[Array], board: _Board, advance: Callable[[], None]
+) -> list[Calibrator]:
+    """The contender, fitted on each set of rows; fits that an earlier run finished are taken up."""
+    source = board.source
+    paths = [
+        None if board.folder is None else board.folder / f"{contender.name}-fit{k}.safetensors"
+        for k in range(len(wanted))
+    ]
+    pictures = _pictures(source) if contender.needs_images else []
+    prints = [_fingerprint(contender, source, rows, pictures) for rows in wanted]
+    kept = [_kept(path, mark) if board.resume else None for path, mark in zip(paths, prints, strict=True)]
+    if all(calibrator is not None for calibrator in kept):
+        for _ in kept:
+            advance()
+        return [calibrator for calibrator in kept if calibrator is not None]
+    solution = None
+    if isinstance(contender, Temperature) and contender.grid is None:
+        solution = source.temperatures(wanted, contender.bounds)
+    fits = []
+    for number, (rows, path, mark) in enumerate(zip(wanted, paths, prints, strict=True)):
+        fitted = kept[number]
+        if fitted is None:
+            fitted = clone(contender)
+            if isinstance(fitted, MapCalibrator):
+                fitted.fit_scenes(source.scenes(rows))
+            elif solution is not None:
+                assert isinstance(fitted, Temperature)
+                drawn = source.pixels(rows, by_image=False)
+                fitted.adopt(solution, number, drawn.logits, drawn.target, int(source.statistics.n_pixels[rows].sum()))
+            else:
+                source.pixels(rows, by_image=fitted.network).fit(fitted)
+            fitted.origin_ = origin_of(board.dataset, board.method, source.statistics.select(np.flatnonzero(rows)))
+            fitted.origin_["fingerprint"] = mark
+            if path is not None:
+                save_calibrator(fitted, path)
+        fits.append(fitted)
+        advance()
+    return fits
+
+
+def _pictures(source: Source) -> list[tuple[str, int, int]]:
+    """The pictures of a source, and what tells whether one has changed."""
+    images = source.images if isinstance(source, LevelSource) else source
+    assert isinstance(images, ImageSource)
+    paths = [item.pair.image for item in images.items if isinstance(item, Task) and item.pair.image is not None]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+
+
+def _fingerprint(contender: Calibrator, source: Source, rows: Array, pictures: Sequence[Any]) -> str:
+    """What a fit depends on, so that one that was interrupted is taken up only where all of it is the same."""
+    what = [contender.name, contender.get_params(), source.max_pixels, source.seed, rows.tolist(), pictures]
+    facts = source.statistics.facts  # digests of the files among them
+    what += [source.statistics.names, source.statistics.conventions, None if facts is None else facts.values.tolist()]
+    return hashlib.blake2b(json.dumps(what, default=str).encode(), digest_size=16).hexdigest()
+
+
+def _kept(path: Path | None, mark: str) -> Calibrator | None:
+    """A finished fit of the same data and options."""
+    if path is None or not path.exists():
+        return None
+    calibrator = load_calibrator(path)
+    return calibrator if calibrator.origin_.get("fingerprint") == mark else None
+
+
+def _ranked(board: _Board, found: _Fitted, held_out: Array, results: Results, fit: FitOptions) -> Leaderboard:
+    """The contenders by the metric that ranks them, each compared with doing nothing and with the best."""
+    evaluators = {
+        name: results.evaluators[Key(board.dataset, board.method, calibrator=Contender.column_of(name))]
+        for name in found.final
+    }
+    before = evaluators["identity"]
+    compared = [METRICS[name] for name in COMPARED if METRICS[name].reads.available(before.statistics)]
+    by = METRICS[fit.rank_by]
+    score = {name: evaluator.pooled_value(by).value for name, evaluator in evaluators.items()}
+    sign = -1 if by.better == "higher" else 1
+    order = sorted(score, key=lambda name: (not np.isfinite(score[name]), sign * score[name], name != "identity"))
+    contenders = []
+    for rank, name in enumerate(order, start=1):
+        differences: tuple[Difference, ...] = tuple(
+            paired_difference(before, evaluators[name], metric) for metric in compared
+        )
+        to_best = paired_difference(evaluators[order[0]], evaluators[name], by)
+        contenders.append(Contender(found.final[name], evaluators[name].statistics, differences, rank, to_best))
+    return Leaderboard(
+        board.dataset, board.method, tuple(contenders), {name: found.splits[name] for name in found.final},
+        board.source.statistics.names, held_out, tuple(found.notes), before.unit,
+    )  # fmt: skip
