@@ -37,6 +37,7 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/multiclass.py
+	$(BIN)/python benchmarks/temperature.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis calbench-demo
