@@ -17,7 +17,7 @@ from PIL import Image
 
 from calbench.errors import FormatError, InputError, OptionError, RangeError, ShapeError, UnknownName, listing, plural
 from calbench.io.arrays import VOLUMES, extension, member_of, read_array, read_header
-from calbench.io.files import atomic, digest, read_bytes, write_text
+from calbench.io.files import APPLIED, atomic, digest, read_bytes, write_text
 from calbench.io.pairing import Folders, Pair, match_files, stem_of, with_pictures
 from calbench.io.predictions import (
     SUM_TOLERANCE,
@@ -47,8 +47,6 @@ FORMATS = {"npz": ".npz", "png16": ".png", "png8": ".png"}
 """What can be written, and its extension: float16 arrays, or grey levels of 16 and 8 bits."""
 TOPS = {"png16": 65535, "png8": 255}
 """The level of p = 1."""
-MANIFEST = "apply.json"
-"""Which files were written, by what and from what: the record that `--resume` continues."""
 SCHEMA = 1
 CHECKPOINT_SECONDS = 20.0
 
@@ -233,7 +231,7 @@ def apply_folder(
     """
     from calbench.calibrators import load_calibrator
     from calbench.calibrators.origin import shared_names
-    from calbench.calibrators.samples import refuse_mismatch
+    from calbench.calibrators.samples import refuse_calibrated, refuse_mismatch
 
     check_jobs(jobs)
     if resume and force:
@@ -241,6 +239,7 @@ def apply_folder(
     calibrator = load_calibrator(options.calibrator)
     pred, output = Path(options.pred), Path(options.output)
     _refuse_place(options)
+    refuse_calibrated(pred)
     matching = match_files(Folders("", "", pred, None), pred_suffix=options.pred_suffix)
     matching.raise_on_problems(Folders("", "", pred, None), skip_missing=False)
     table = _holds_tables(matching.pairs, options)
@@ -251,7 +250,7 @@ def apply_folder(
 
     described = coding.text if not table else f"tables, {coding.stored} {coding.kind} of {coding.classes} classes"
     announce(f"{plural(len(pairs), 'table' if table else 'image')} in {pred}, {described}")
-    shared = shared_names(calibrator, {pair.name for pair in pairs})
+    shared = shared_names(calibrator, {pair.name.rsplit("/", 1)[-1] for pair in pairs})
     if shared:
         announce(
             f"{len(shared)} of {plural(len(pairs), 'image')} have names of images that {calibrator.name} was fitted on; "
@@ -557,7 +556,7 @@ def _kept(done: Mapping[str, _Record], output: Path, head: Mapping[str, Any]) ->
 
     def save() -> None:
         files = {file: asdict(done[file]) for file in sorted(done)}
-        write_text(output / MANIFEST, json.dumps({**head, "files": files}, indent=1, ensure_ascii=False))
+        write_text(output / APPLIED, json.dumps({**head, "files": files}, indent=1, ensure_ascii=False))
 
     try:
         yield save
@@ -575,7 +574,7 @@ def _earlier(
         InputError: a folder that is in use, or was written by another calibrator or with other options.
         FormatError: a manifest that cannot be read.
     """
-    manifest = output / MANIFEST
+    manifest = output / APPLIED
     if not manifest.exists():
         taken = [file for file in sorted(files) if (output / file).exists() and not force]
         if taken:
@@ -590,7 +589,7 @@ def _earlier(
         return {}
     if not resume:
         raise InputError(
-            f"{output} already holds calibrated maps ({MANIFEST}); continue with --resume, replace them with --force, or "
+            f"{output} already holds calibrated maps ({APPLIED}); continue with --resume, replace them with --force, or "
             "choose another -o"
         )
     then, records = _read_manifest(manifest)

@@ -16,19 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 from sklearn.base import clone
 
 from calbench.calibrators import CALIBRATORS, Calibrator, load_calibrator, save_calibrator
 from calbench.calibrators.maps import MapCalibrator, needs_images
 from calbench.calibrators.origin import origin_of
+from calbench.calibrators.samples import level_logits, refuse_calibrated
 from calbench.calibrators.temperature import Temperature
 from calbench.collect import collect, collect_plans
 from calbench.compare import Difference, paired_difference
-from calbench.errors import InputError, OptionError, UnknownName, listing, plural
-from calbench.evaluate import Evaluator, Settings
+from calbench.errors import InputError, OptionError, RangeError, UnknownName, listing, plural
+from calbench.evaluate import Evaluator, Settings, resampling_units
 from calbench.fitting import Fits, ImageSource, LevelSource, Source, TableSource
 from calbench.io.files import atomic, safe_name, write_text
 from calbench.io.sample import Sample
+from calbench.kernels import measure_levels
 from calbench.measure import Task, read_scored_table, tasks_of
 from calbench.metrics import METRICS
 from calbench.plan import CollectOptions, Plan, plan_run
@@ -104,7 +107,10 @@ class FitOptions:
             raise OptionError(f"--max-pixels is {self.max_pixels}; it is at least 1")
         if self.rank_by not in COMPARED:
             raise UnknownName("metric to rank by", self.rank_by, COMPARED)
-        self.contenders(binary=False, images=True)  # raises where a parameter is unknown
+        chosen = {contender.name for contender in self.contenders(binary=False, images=True)}
+        idle = sorted(self.parameters.keys() - chosen)
+        if idle:
+            raise OptionError(f"--set {idle[0]}: it is not among the calibrators to fit: {', '.join(sorted(chosen))}")
 
     def contenders(self, *, binary: bool, images: bool) -> list[Calibrator]:
         """The calibrators to fit, unfitted, in the order of the registry; doing nothing first.
@@ -130,11 +136,45 @@ class FitOptions:
     def _made(self, name: str, kind: type[Calibrator]) -> Calibrator:
         made = kind()
         known = made.get_params()
-        for key in self.parameters.get(name, {}):
+        shared = {"device": self.device} if "device" in known else {}
+        given = {}
+        for key, value in self.parameters.get(name, {}).items():
             if key not in known:
                 raise UnknownName(f"parameter of {name}", key, known)
-        shared = {"device": self.device} if "device" in known else {}
-        return made.set_params(**shared, **self.parameters.get(name, {}))
+            given[key] = _of_the_kind(f"{name}.{key}", value, known[key])
+        return made.set_params(**shared, **given)
+
+
+def _of_the_kind(name: str, value: Any, default: Any) -> Any:
+    """A parameter's value of the type that its default has; text and None stand for other values, too.
+
+    Raises:
+        OptionError: it is of another type.
+
+    >>> _of_the_kind("temperature.bounds", [0.1, 10], (0.001, 1000.0))
+    (0.1, 10)
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, tuple):
+        fits = isinstance(value, list | tuple) and len(value) == len(default) and all(
+            isinstance(item, int | float) and not isinstance(item, bool) for item in value
+        )  # fmt: skip
+        value = tuple(value) if fits else value
+    elif isinstance(default, bool):
+        fits = isinstance(value, bool)
+    elif isinstance(default, int):
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    elif isinstance(default, float):
+        fits = number
+    else:
+        fits = number or value is None or isinstance(value, str)
+    if not fits:
+        kinds = {tuple: "a list such as [0.1, 10]", bool: "true or false", int: "a whole number", float: "a number"}
+        raise OptionError(
+            f"--set {name}={json.dumps(value)}: expected {kinds.get(type(default), 'a number or a name')}, as the default "
+            f"{json.dumps(default)} is"
+        )
+    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -508,7 +548,7 @@ def calibrate_folders(
     """
     plans, notes = plan_run(options)
     for plan in plans:
-        _check_plan(plan, options, fit)
+        _check_plan(plan, options, fit, settings)
     partial = None if output is None else output / "partial.npz"
     kept = partial if resume and partial is not None and partial.exists() else None
     run = collect_plans(
@@ -537,13 +577,14 @@ def _folder(output: str | Path | None) -> Any:
     return tempfile.TemporaryDirectory() if output is None else nullcontext(output)
 
 
-def _check_plan(plan: Plan, options: CollectOptions, fit: FitOptions) -> None:
+def _check_plan(plan: Plan, options: CollectOptions, fit: FitOptions, settings: Settings) -> None:
     """Refuse, before the first pixel, what calibrators cannot be fitted on."""
     where = f"{plan.folders.method} on {plan.folders.dataset}"
     if plan.table == "decisions":
         raise InputError(
             f"{where}: the table holds decisions and their confidence; calibrators need the scores of all classes, as .npz"
         )
+    refuse_calibrated(plan.folders.pred)
     if plan.folders.gt is None and plan.scores is not None:
         raise OptionError(
             f"{where}: calibrators are fitted on predictions with ground truth; say where it is: --gt DIR"
@@ -552,6 +593,9 @@ def _check_plan(plan: Plan, options: CollectOptions, fit: FitOptions) -> None:
     contenders = fit.contenders(binary=binary, images=options.images is not None)
     if plan.many_rows and any(contender.needs_images for contender in contenders):
         raise OptionError(f"{where}: calibrators that look at pictures need one image a file, not volumes or tables")
+    if plan.scores is not None:  # a split that is not possible
+        names = [pair.name for pair in plan.pairs]
+        _splits(contenders, names, resampling_units(names, settings.group_by), fit, settings.seed)
 
 
 def _source_of_plan(
@@ -629,6 +673,9 @@ def _calibrated(
             raise InputError(
                 f"{board.method} on {board.dataset}: no image is held out by all contenders; fit fewer of them"
             )
+        if isinstance(board.source, LevelSource) and len(found.final) > 1:
+            found.notes.append(_about_ends(board.source.statistics.select(np.flatnonzero(held_out)), settings))
+            say(f"{board.method} on {board.dataset}: {found.notes[-1]}")
         names = (board.dataset, board.method)
         before[names] = board.source.statistics.select(np.flatnonzero(held_out))
         fits: Fits = {
@@ -671,6 +718,8 @@ def _fit_board(
             wanted = [*split.fitting, split.final] if split.is_refitted else list(split.fitting)
             try:
                 fits = _fits(contender, wanted, board, advance)
+            except RangeError as error:
+                raise RangeError(f"{where}: {error}") from error
             except InputError as error:
                 asked_for = contender.name in fit.names or contender.name == "identity"
                 if asked_for or isinstance(error, OptionError):  # a wrong option is no property of the data
@@ -680,7 +729,18 @@ def _fit_board(
             found.fits[contender.name] = fits[: len(split.fitting)]
             found.final[contender.name] = fits[-1]
     own = [f"{name}: {note}" for name, c in found.final.items() for note in c.notes_]
-    drawing = [c.name for c in found.final.values() if not isinstance(source, TableSource) and c.name != "identity"]
+    drawing = [name for name in found.final if name != "identity"]
+    if binary and ALL_CONTENDERS in fit.names:
+        same = [f"{name} is {other}" for name, other in SAME_ON_BINARY.items() if name not in found.final]
+        found.notes += [f"left out, as on binary maps {' and '.join(same)}"] * bool(same)
+    weighted = isinstance(source, LevelSource)  # all pixels count, but for some
+    few = [
+        name
+        for name in drawing
+        if not found.final[name].needs_images and (found.final[name].by_image if weighted else name != "temperature")
+    ]
+    if source.drawn and few:
+        found.notes.append(f"{', '.join(few)}: fitted on {source.drawn} (--max-pixels)")
     found.notes += [*source.notes * bool(drawing), *own, *_about_splits(found)]
     for note in found.notes:
         say(f"{where}: {note}")
@@ -706,6 +766,21 @@ def _splits(
     if fit.cv is None and len(shared.fitting) > 1 and any(contender.network for contender in contenders):
         networks = one_holdout(units, HOLDOUT, seed)
     return {contender.name: networks if contender.network else shared for contender in contenders}
+
+
+def _about_ends(rows: Statistics, settings: Settings) -> str:
+    """Say what keeping levels 0 and 255 off 0 and 1, as all calibrators do, changes by itself."""
+    plain = replace(settings, metrics=("ece", "brier"), n_boot=0)
+    kept_off = measure_levels(rows, expit(level_logits()))
+    values = [
+        [Evaluator(part, plain).pooled_value(METRICS[name]).value for name in ("ece", "brier")]
+        for part in (rows, kept_off)
+    ]
+    (ece, brier), (ece_off, brier_off) = values
+    return (
+        f"calibrators keep levels 0 and 255 half a level off 0 and 1; that alone moves ECE from {ece:.4f} to {ece_off:.4f} "
+        f"and Brier from {brier:.4f} to {brier_off:.4f}"
+    )
 
 
 def _about_splits(found: _Fitted) -> list[str]:
@@ -736,9 +811,9 @@ def _fits(
         for _ in kept:
             advance()
         return [calibrator for calibrator in kept if calibrator is not None]
-    solution = None
+    solved = None
     if isinstance(contender, Temperature) and contender.grid is None:
-        solution = source.temperatures(wanted, contender.bounds)
+        solved = source.temperatures(wanted, contender.bounds)
     fits = []
     for number, (rows, path, mark) in enumerate(zip(wanted, paths, prints, strict=True)):
         fitted = kept[number]
@@ -746,12 +821,12 @@ def _fits(
             fitted = clone(contender)
             if isinstance(fitted, MapCalibrator):
                 fitted.fit_scenes(source.scenes(rows))
-            elif solution is not None:
+            elif solved is not None:
                 assert isinstance(fitted, Temperature)
-                drawn = source.pixels(rows, by_image=False)
-                fitted.adopt(solution, number, drawn.logits, drawn.target, int(source.statistics.n_pixels[rows].sum()))
+                drawn, n_pixels = source.pixels(rows, by_image=False), int(source.statistics.n_pixels[rows].sum())
+                fitted.adopt(solved[0], number, solved[1][:, number], n_pixels, drawn.logits, drawn.target)
             else:
-                source.pixels(rows, by_image=fitted.network).fit(fitted)
+                source.pixels(rows, by_image=fitted.by_image).fit(fitted)
             fitted.origin_ = origin_of(board.dataset, board.method, source.statistics.select(np.flatnonzero(rows)))
             fitted.origin_["fingerprint"] = mark
             if path is not None:

@@ -18,6 +18,7 @@ from click.core import ParameterSource
 from calbench import __version__
 from calbench.errors import CalbenchError, InputError, plural
 from calbench.evaluate import TIES, Settings
+from calbench.io.pairing import refuse_mixing
 from calbench.metrics import METRICS
 from calbench.plan import CollectOptions
 from calbench.profiles import PROFILES
@@ -246,7 +247,7 @@ def _evaluate(
       calbench evaluate --pred 'preds/{method}/SOD' --gt data/SOD/GT --ood 'textures=preds/{method}/DTD'
       calbench evaluate --pred 'tables/{method}.csv'
       calbench evaluate --stats results/stats.npz --bins 30 -o results30
-      calbench evaluate --pred preds/mynet --gt data/SOD/GT --calibrator fits/temperature.safetensors
+      calbench evaluate --pred preds/mynet --gt data/SOD/GT --calibrator fits/calibrators/temperature.safetensors
     """
     from calbench.collect import calibrated_run, collect_folders
     from calbench.findings import brief_lines
@@ -263,7 +264,7 @@ def _evaluate(
     settings = _settings(given)
     partial = output / "partial.npz" if output else None
     finished = output / "stats.npz" if output else None
-    _prepare(output, force=force, resume=resume)
+    _prepare(output, given, force=force, resume=resume)
     if stats is not None:
         _refuse_with_stats()
         run = load_run(stats)
@@ -369,7 +370,7 @@ def _calibrate(
         given["allow_overlap"],
     )  # fmt: skip
     options = _collect_options(given, settings)
-    _prepare(output, force=force, resume=resume)
+    _prepare(output, given, force=force, resume=resume)
     found = calibrate_folders(
         replace(options, allow_overlap=False), fit, settings, output=output, resume=resume, jobs=jobs, progress=not quiet,
         announce=say,
@@ -425,7 +426,10 @@ def _calibrators(as_json: bool) -> None:
         click.echo(entry["name"] + (f"  ({', '.join(facts)})" if facts else ""))
         click.echo(f"    {entry['definition']}\n    {entry['source']}")
         if entry["parameters"]:
-            click.echo("    parameters: " + ", ".join(f"{key}={value}" for key, value in entry["parameters"].items()))
+            click.echo(
+                "    parameters: "
+                + ", ".join(f"{key}={json.dumps(value)}" for key, value in entry["parameters"].items())
+            )
 
 
 @main.command("check")
@@ -497,8 +501,8 @@ def _apply(jobs: int | None, resume: bool, force: bool, as_json: bool, quiet: bo
 
     \b
     Examples:
-      calbench apply fits/temperature.safetensors --pred preds/mynet/SOD -o calibrated/mynet/SOD
-      calbench apply fits/temperature.safetensors --pred preds/mynet/SOD -o calibrated/mynet/SOD --format png16
+      calbench apply fits/calibrators/temperature.safetensors --pred preds/mynet -o calibrated/mynet
+      calbench apply fits/calibrators/temperature.safetensors --pred preds/mynet -o calibrated/mynet --format png16
       calbench apply fits/local.safetensors --pred logits/mynet --images data/images -o calibrated/mynet -j 4 --resume
     """
     from calbench.apply import ApplyOptions, apply_folder
@@ -556,6 +560,7 @@ _ALL_NAMES |= {
     name.lstrip("-")
     for command in main.commands.values()
     for parameter in command.params
+    if isinstance(parameter, click.Option)
     for name in parameter.opts
     if name != "--config"
 }
@@ -595,7 +600,7 @@ def _parameters(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 def _listed_names(path: Path) -> tuple[str, ...]:
     """The names in a text file, one a line."""
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except UnicodeDecodeError as error:
         raise click.BadParameter(f"{path} is no text file; expected one image name a line") from error
     if not names:
@@ -627,7 +632,7 @@ def _collect_options(given: dict[str, Any], settings: Settings | None) -> Collec
     return CollectOptions(**fields, **needs)
 
 
-def _prepare(output: Path | None, *, force: bool, resume: bool) -> None:
+def _prepare(output: Path | None, given: dict[str, Any], *, force: bool, resume: bool) -> None:
     """Make the folder of the results, before any work; an earlier result is replaced only on request."""
     if resume and force:
         raise click.UsageError("--resume continues what --force would replace: give one of them")
@@ -635,6 +640,8 @@ def _prepare(output: Path | None, *, force: bool, resume: bool) -> None:
         if resume:
             raise click.UsageError("--resume continues a run in a folder: say which one by -o OUT")
         return
+    read = {"predictions": "pred", "masks": "gt", "fields of view": "mask", "pictures": "images"}
+    refuse_mixing(output, {what: given[name] for what, name in read.items()})
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):

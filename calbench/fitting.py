@@ -68,7 +68,10 @@ class Drawn:
 
     def fit(self, calibrator: Calibrator, advance: Callable[[], None] = lambda: None) -> Calibrator:
         """Fit a calibrator on them."""
-        return calibrator.fit(self.logits, self.target, self.weight, groups=self.row, advance=advance)
+        calibrator.fit(self.logits, self.target, self.weight, groups=self.row, advance=advance)
+        if self.weight is not None:  # levels stand for pixels
+            calibrator.summary_["pixels"] = int(self.weight.sum())
+        return calibrator
 
 
 class Source:
@@ -79,6 +82,7 @@ class Source:
         max_pixels: most pixels to draw.
         seed: of the draw.
         notes: what to say about fits from this source.
+        drawn: which pixels were drawn, in words; empty where it was all of them.
     """
 
     def __init__(self, statistics: Statistics, max_pixels: int, seed: int) -> None:
@@ -86,13 +90,18 @@ class Source:
         self.max_pixels = max_pixels
         self.seed = seed
         self.notes: tuple[str, ...] = ()
+        self.drawn = ""
 
     def pixels(self, rows: Array, *, by_image: bool) -> Drawn:
         """Pixels of these rows, `(rows,)` bool; `by_image` asks for single pixels that know their image."""
         raise NotImplementedError
 
-    def temperatures(self, fits: Sequence[Array], bounds: tuple[float, float]) -> Solution | None:
-        """The exact temperature of each set of rows by passes over all pixels; None where `pixels` are all there are."""
+    def temperatures(self, fits: Sequence[Array], bounds: tuple[float, float]) -> tuple[Solution, Array] | None:
+        """The exact temperature of each set of rows by passes over all pixels; None where `pixels` are all there are.
+
+        Returns:
+            The solutions, and Σ NLL of each set of rows before and after, `(2, fits)` nats.
+        """
         del fits, bounds
         return None
 
@@ -140,6 +149,8 @@ class LevelSource(Source):
             cells.append(generator.permutation(np.repeat(np.arange(2 * LEVELS), taken)))
             owners.append(np.full(n, row))
         cell = np.concatenate(cells)
+        if len(cell) < counts[rows].sum():
+            self.drawn = f"{len(cell):,} of {counts[rows].sum():,} pixels, at most {share:,} of each image"
         return Drawn(logits[cell], target[cell], None, np.concatenate(owners))
 
     def scenes(self, rows: Array) -> Sequence[Scene]:
@@ -258,10 +269,7 @@ class ImageSource(Source):
         drawn = Drawn(np.concatenate(logits), np.concatenate(target), None, np.concatenate(row))
         total = int(self.statistics.n_pixels.sum())
         if len(drawn.target) < total:
-            self.notes += (
-                f"temperature is fitted on all {total:,} pixels, other calibrators on {len(drawn.target):,}, "
-                f"{share:,} of each image (--max-pixels)",
-            )
+            self.drawn = f"{len(drawn.target):,} of {total:,} pixels, {share:,} of each image"
         return drawn
 
     @property
@@ -270,31 +278,32 @@ class ImageSource(Source):
         assert self._drawn is not None
         return len(self._drawn.target) == int(self.statistics.n_pixels.sum())
 
-    def temperatures(self, fits: Sequence[Array], bounds: tuple[float, float]) -> Solution | None:
+    def temperatures(self, fits: Sequence[Array], bounds: tuple[float, float]) -> tuple[Solution, Array] | None:
         """See `Source`: Newton steps for all sets of rows at once, a pass over the files a step."""
         starts = np.array([self._start(rows) for rows in fits])
         if self.is_whole:
             return None
         passes = 0
 
-        def evaluate(beta: Array) -> Array:
+        def summed(betas: Array) -> Array:
+            """NLL and its derivatives at several β of each problem, `(m, problems)` -> `(m, 3, problems)`."""
             nonlocal passes
             passes += 1
             tasks = []
             for number, (item, rows) in enumerate(zip(self.items, self.rows_of, strict=True)):
-                problems = [k for k, of in enumerate(fits) if of[rows[0]]]
-                values = np.unique(beta[problems])
+                values = np.unique(betas[:, [k for k, of in enumerate(fits) if of[rows[0]]]])
                 if len(values):
                     tasks.append((number, item, values))
-            total = np.zeros((3, len(beta)))
+            total = np.zeros((len(betas), 3, betas.shape[1]))
             found = dict(self._map(f"temperature, pass {passes}", _derive_item, tasks))
             for number, _, values in tasks:  # in order of the images, whatever worker was first
                 for k, of in enumerate(fits):
                     if of[self.rows_of[number][0]]:
-                        total[:, k] += found[number][:, np.searchsorted(values, beta[k])]
+                        total[:, :, k] += found[number][:, np.searchsorted(values, betas[:, k])].T
             return total
 
-        return minimise(evaluate, starts, bounds)
+        solution = minimise(lambda beta: summed(beta[None])[0], starts, bounds)
+        return solution, summed(np.stack([np.ones(len(fits)), solution.beta]))[:, 0]
 
     def _start(self, rows: Array) -> float:
         """1 / T on the drawn pixels."""

@@ -16,6 +16,7 @@ from calbench.io.arrays import Role as ArrayRole
 from calbench.io.coding import CodedFiles, MaskCoding, Role, infer_coding, verify_coding
 from calbench.io.labels import LabelCoding, read_label_map
 from calbench.io.pairing import Folders, Pair, find_folders, find_outside, match_files, with_pictures
+from calbench.io.pictures import picture_size
 from calbench.io.predictions import Kind, Layout, ScoreCoding, Shape, Size, flat_shape, infer_scores, kind_of_table
 from calbench.io.tables import TEXT, is_table, read_table
 from calbench.kernels import IMAGE_SCORES
@@ -233,7 +234,7 @@ def _calibrating(plans: Sequence[Plan], options: CollectOptions) -> list[Plan]:
     from calbench.calibrators import load_calibrator
     from calbench.calibrators.maps import needs_images
     from calbench.calibrators.origin import refuse_overlap, shared_names
-    from calbench.calibrators.samples import refuse_mismatch
+    from calbench.calibrators.samples import refuse_calibrated, refuse_mismatch
 
     assert options.calibrator is not None
     calibrator = load_calibrator(options.calibrator)
@@ -247,6 +248,7 @@ def _calibrating(plans: Sequence[Plan], options: CollectOptions) -> list[Plan]:
         key: value for key, value in calibrator.origin_.items() if key != "images"}}  # fmt: skip
     found = []
     for plan in plans:
+        refuse_calibrated(plan.folders.pred)
         if plan.scores is not None:
             refuse_mismatch(calibrator, plan.scores.classes, plan.scores.kind, plan.folders.pred)
         if not options.allow_overlap:
@@ -297,6 +299,7 @@ class Survey:
         pairs = self._of_one_size(folders, matching.pairs, mismatched, scores)
         if folders.images is not None:
             pairs = with_pictures(pairs, folders.images)
+            self.refuse_other_pictures(pairs, scores)
         if mismatched:
             verb = "resized to their mask (bilinear)" if options.on_mismatch == "resize-pred" else "skipped"
             notes.append(f"{where}: {plural(len(mismatched), 'prediction')} of another size {verb}")
@@ -310,6 +313,26 @@ class Survey:
         truth = None if folders.gt is None else self.truth(folders, [p.gt for p in matching.pairs if p.gt], scores)
         fov = None if folders.mask is None else self.fov(folders.mask, [pair.mask for pair in pairs if pair.mask])
         return Plan(folders, pairs, scores, truth, fov, tuple(notes))
+
+    def refuse_other_pictures(self, pairs: Sequence[Pair], scores: ScoreCoding) -> None:
+        """Hold the sizes of the pictures against those of the predictions, unless they are to be resized.
+
+        Raises:
+            ShapeError: some differ.
+        """
+        if self.options.resize_images:
+            return
+        sizes = {pair.image: picture_size(pair.image) for pair in pairs if pair.image is not None}
+        wrong = [
+            f"{pair.image} {_text(sizes[pair.image])}, prediction {_text(self.pred_size(pair, scores))} (WxH)"
+            for pair in pairs
+            if pair.image is not None and sizes[pair.image] != self.pred_size(pair, scores)
+        ]
+        if wrong:
+            raise ShapeError(
+                f"{len(wrong)} of {len(pairs)} pictures differ in size from their prediction:\n{listing(wrong)}\n"
+                "resize one of them, or say --resize-images"
+            )
 
     def holds_tables(self, folders: Folders, pairs: Sequence[Pair]) -> bool:
         """Whether the predictions are classification tables.

@@ -15,13 +15,14 @@ from click.testing import Result
 from PIL import Image
 from scipy.special import expit, softmax
 
-from calbench.apply import MANIFEST, Applied, ApplyOptions, apply_folder, quantised
+from calbench.apply import Applied, ApplyOptions, apply_folder, quantised
 from calbench.calibrators import Calibrator, save_calibrator
 from calbench.calibrators.identity import Identity
 from calbench.calibrators.local_temperature import LocalTemperature
 from calbench.calibrators.samples import calibrated, level_logits
 from calbench.calibrators.temperature import Temperature
 from calbench.errors import InputError, OptionError, RangeError, ShapeError, UnknownName
+from calbench.io.files import APPLIED
 from calbench.io.sample import Sample
 from calbench.synthetic import SyntheticScene, samples
 from calbench.synthetic_classes import ClassScene, class_samples
@@ -115,7 +116,7 @@ def test_evaluate_reads_binary_maps_as_they_are_written(
     assert "5 images" in result.stderr
     assert "uint8 binary levels (inferred)" in result.stderr
     extension = "npz" if format == "npz" else "png"
-    assert {path.name for path in out.iterdir()} == {f"{i:06d}.{extension}" for i in range(N_IMAGES)} | {MANIFEST}
+    assert {path.name for path in out.iterdir()} == {f"{i:06d}.{extension}" for i in range(N_IMAGES)} | {APPLIED}
     written = numbers(calbench, "--pred", out, "--gt", gt)
     measured = numbers(calbench, "--pred", pred, "--gt", gt, "--calibrator", fitted)
     uncalibrated = numbers(calbench, "--pred", pred, "--gt", gt)
@@ -282,7 +283,7 @@ def test_pictures_reach_calibrators_that_look_at_them(tmp_path: Path, saved: Cal
         applied(path, pred, out, images=str(tmp_path / "images"), force=True)
     applied(path, pred, out, images=str(tmp_path / "images"), force=True, resize_images=True)
     (tmp_path / "images" / "3.png").unlink()
-    with pytest.raises(InputError, match="no picture"):
+    with pytest.raises(InputError, match="without a picture"):
         applied(path, pred, out, images=str(tmp_path / "images"), force=True)
 
 
@@ -337,7 +338,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     with monkeypatch.context() as patch:
         interrupt_after(3, patch)
         assert calbench("apply", fitted, "--pred", pred, "-o", out).exit_code == 130
-    assert len(json.loads((out / MANIFEST).read_text())["files"]) == 3
+    assert len(json.loads((out / APPLIED).read_text())["files"]) == 3
     refused = calbench("apply", fitted, "--pred", pred, "-o", out)
     assert (refused.exit_code, "--resume" in refused.stderr) == (1, True)
     before = (out / "000001.npz").stat().st_mtime_ns
@@ -406,9 +407,9 @@ def test_force_removes_what_an_earlier_run_wrote(
     (out / "notes.txt").write_text("mine")
     kept = tmp_path / "kept.txt"
     kept.write_text("mine, too")
-    manifest = json.loads((out / MANIFEST).read_text())
+    manifest = json.loads((out / APPLIED).read_text())
     manifest["files"]["../kept.txt"] = manifest["files"]["000000.png"]
-    (out / MANIFEST).write_text(json.dumps(manifest))
+    (out / APPLIED).write_text(json.dumps(manifest))
     applied(fitted, binary[0], out, force=True)
     assert {path.suffix for path in out.iterdir()} == {".npz", ".txt", ".json"}
     assert kept.exists()
@@ -418,7 +419,7 @@ def test_a_damaged_manifest_is_named(binary: tuple[Path, Path], tmp_path: Path, 
     fitted, out = saved(with_temperature(2.0)), tmp_path / "out"
     out.mkdir()
     for text, message in (("{", "damaged"), ("[]", "damaged"), ('{"schema": 2}', "update calbench")):
-        (out / MANIFEST).write_text(text)
+        (out / APPLIED).write_text(text)
         with pytest.raises(ValueError, match=message):
             applied(fitted, binary[0], out, resume=True)
 
@@ -478,7 +479,7 @@ def test_every_file_is_verified(tmp_path: Path, saved: Callable[..., Path]) -> N
             np.save(pred / f"{i}.npy", other if i == 1 else usual)
         with pytest.raises(RangeError, match=rf"1\.npy .*{message}"):
             applied(fitted, pred, tmp_path / f"out{number}")
-        assert "0.npz" in json.loads((tmp_path / f"out{number}" / MANIFEST).read_text())["files"]
+        assert "0.npz" in json.loads((tmp_path / f"out{number}" / APPLIED).read_text())["files"]
 
 
 def test_volumes_decisions_and_mixtures_are_refused(tmp_path: Path, saved: Callable[..., Path]) -> None:

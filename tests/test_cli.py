@@ -523,7 +523,8 @@ def test_a_closed_pipe_loses_nothing(demo_set: Path, tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be_written_is_said_before_any_work(calbench: Run, folders: Folders) -> None:
     pred, gt = folders({"a": MAP}, {"a": MASK})
-    result = calbench("evaluate", "--pred", pred, "--gt", gt, "-o", pred / "a.png" / "out")
+    (pred.parent / "file").write_text("no folder")
+    result = calbench("evaluate", "--pred", pred, "--gt", gt, "-o", pred.parent / "file" / "out")
     assert (result.exit_code, "cannot write to" in result.stderr) == (1, True)
     assert "images, masks" not in result.stderr
 

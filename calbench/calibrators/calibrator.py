@@ -63,6 +63,7 @@ class Calibrator(BaseEstimator):
             so that the fitting NLL cannot rise.
         needs_images: whether it reads the image next to the prediction.
         network: whether it is trained by minibatches, and fitted on one hold-out split by default.
+        by_image: whether it needs single pixels, image by image, rather than weighted levels.
         learned: the attributes that hold what was learned: arrays or numbers, saved with the calibrator.
 
     Attributes:
@@ -80,6 +81,7 @@ class Calibrator(BaseEstimator):
     parametric: ClassVar[bool] = False
     needs_images: ClassVar[bool] = False
     network: ClassVar[bool] = False
+    by_image: ClassVar[bool] = False
     learned: ClassVar[tuple[str, ...]] = ()
 
     n_classes_: int
@@ -173,9 +175,15 @@ class Calibrator(BaseEstimator):
         return {name: np.asarray(getattr(self, name)) for name in self.learned}
 
     def restore(self, state: dict[str, Array]) -> None:
-        """Take up learned arrays; numbers come back as floats."""
+        """Take up learned arrays; numbers come back as floats.
+
+        Raises:
+            ValueError: a temperature that is not positive.
+        """
         for name in self.learned:
             setattr(self, name, float(state[name]) if state[name].ndim == 0 else state[name])
+            if name in ("temperature_", "t_wrong_") and not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; a temperature is positive")
 
     def n_parameters(self, n_classes: int) -> int:
         """Numbers to learn, for that many classes (1 of binary maps)."""
@@ -239,8 +247,8 @@ class Calibrator(BaseEstimator):
     def _refuse_too_little(self, pixels: Pixels) -> None:
         if pixels.target.min() == pixels.target.max():
             raise InputError(
-                f"{self.name}: all {len(pixels.target):,} pixels are of class {pixels.target[0]}; a calibrator is fitted on "
-                "two at least; add images that show others"
+                f"{self.name}: all {pixels.weight.sum():,.0f} pixels are of class {pixels.target[0]}; a calibrator is fitted "
+                "on two at least; add images that show others"
             )
         self._refuse_too_few(float(pixels.weight.sum()))
 

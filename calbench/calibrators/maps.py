@@ -28,6 +28,10 @@ Window = tuple[slice, slice]
 """Rows and columns."""
 
 
+ROUNDING = 1e-6
+"""Difference of two NLLs, nats, that float32 networks make of nothing."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """One image to fit on.
@@ -332,7 +336,7 @@ class MapCalibrator(Calibrator):
 
     def _judge(self) -> None:
         """Say what the validation images say."""
-        if self.summary_["nll_after"] > self.summary_["nll_before"]:
+        if self.summary_["nll_after"] > self.summary_["nll_before"] + ROUNDING:
             self.notes_.append("the NLL of the validation images is higher than without calibration; do not use it")
         elif self.summary_["best_epoch"] == 0:
             self.notes_.append(

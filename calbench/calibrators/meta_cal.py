@@ -61,6 +61,7 @@ class MetaCal(Calibrator):
     definition = "p = softmax(z / T) where the entropy of softmax(z) is below θ, else 1 / C"
     source = "Ma & Blaschko, ICML 2021, arXiv:2105.04290; as in Wang et al., CVPR 2023, arXiv:2212.12053"
     keeps_class = True  # unless keep_class=False asks for another one
+    by_image = True  # the run of right pixels is one of pixels, not of levels
     learned = ("temperature_", "threshold_")
 
     temperature_: float

@@ -10,7 +10,8 @@ from scipy.special import logit
 
 from calbench.calibrators.calibrator import Calibrator, described_classes
 from calbench.calibrators.maps import needs_images
-from calbench.errors import InputError, ShapeError
+from calbench.errors import InputError, RangeError, ShapeError
+from calbench.io.files import APPLIED
 from calbench.io.sample import Sample
 from calbench.statistics.histogram import HALF_LEVEL, level_probs
 from calbench.statistics.rows import Array
@@ -65,9 +66,26 @@ def calibrated(sample: Sample, calibrator: Calibrator, image: Array | None = Non
     if calibrator.needs_images and image is None:
         raise InputError(needs_images(calibrator.name))
     logits = logits_of(sample)
-    p = calibrator.transform_map(logits, image)
+    try:
+        p = calibrator.transform_map(logits, image)
+    except RangeError as error:
+        raise RangeError(f"{sample.source or sample.name}: {error}") from error
     changed = (p >= 0.5) != (logits >= 0) if sample.classes == 1 else p.argmax(0) != logits.argmax(0)
     return replace(sample, scores=p, kind="probabilities", layout="CHW", eps=None), changed
+
+
+def refuse_calibrated(folder: Path) -> None:
+    """Refuse to calibrate what `calbench apply` wrote.
+
+    Raises:
+        InputError: the folder holds its record.
+    """
+    record = folder / APPLIED
+    if record.is_file():
+        raise InputError(
+            f"{folder} holds maps that calbench apply calibrated ({APPLIED} says by what); give the predictions themselves, "
+            f"or delete {APPLIED} if they are to be calibrated twice"
+        )
 
 
 def refuse_mismatch(calibrator: Calibrator, n_classes: int, kind: str, where: str | Path) -> None:

@@ -84,6 +84,7 @@ class SelectiveScaling(Calibrator):
     source = "Wang et al., CVPR 2023, arXiv:2212.12053"
     keeps_class = True  # unless keep_class=False asks for another one
     network = True
+    by_image = True
     learned = ("t_wrong_",)
 
     t_wrong_: float

@@ -66,6 +66,9 @@ def load_calibrator(path: str | Path) -> Calibrator:
                 f"{path} holds the calibrator {header['calibrator']!r}, which this calbench does not know; it was written by "
                 f"calbench {header['version']}: update"
             )
+        broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+        if broken:
+            raise ValueError(f"{broken[0]} holds NaN or infinite numbers")
         parameters = header["parameters"]  # JSON knows no tuples
         calibrator = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in parameters.items()})
         calibrator.n_classes_ = int(header["n_classes"])

@@ -113,22 +113,24 @@ class Temperature(Calibrator):
                 f"the search for the temperature stopped after {solution.steps} steps without converging"
             )
 
-    def adopt(self, solution: Solution, problem: int, logits: Array, target: Array, n_pixels: int) -> None:
+    def adopt(
+        self, solution: Solution, problem: int, losses: Array, n_pixels: int, logits: Array, target: Array
+    ) -> None:
         """Become the calibrator of a problem that was solved out of core.
 
         Args:
             solution, problem: see `accept`.
-            logits, target: some of its pixels, which give the NLL before and after.
+            losses: Σ NLL of its pixels before and after, `(2,)` nats.
             n_pixels: how many it was solved on.
+            logits, target: some of its pixels, to be checked as those of any fit.
         """
         pixels = self._checked(logits, target, None, None, lambda: None)
         self.n_classes_ = 1 if logits.ndim == 1 else logits.shape[1]
         self.notes_, self.origin_ = [], {}
-        self.summary_ = {"pixels": len(target), "weight": float(len(target))}
         self._refuse_too_little(pixels)
+        before, after = (losses / n_pixels).tolist()
+        self.summary_ = {"pixels": n_pixels, "weight": float(n_pixels), "nll_before": before, "nll_after": after}
         self.accept(solution, problem)
-        self._summarise(pixels)
-        self.summary_ |= {"pixels": n_pixels, "weight": float(n_pixels)}
 
     def _transform(self, logits: Array) -> Array:
         return uncalibrated(logits / self.temperature_)

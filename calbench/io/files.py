@@ -11,6 +11,9 @@ from pathlib import Path
 
 from calbench.errors import FormatError
 
+APPLIED = "apply.json"
+"""The record that `calbench apply` leaves in a folder of calibrated maps: which were written, by what and from what."""
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:

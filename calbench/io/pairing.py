@@ -308,14 +308,38 @@ def with_pictures(pairs: Sequence[Pair], folder: Path) -> tuple[Pair, ...]:
     picture_of = {key.rsplit("/", 1)[-1] if flat else key: path for key, path in found}
     names = {pair.name: pair.name.rsplit("/", 1)[-1] if flat else pair.name for pair in pairs}
     if len(picture_of) < len(found) or len(set(names.values())) < len(names):
-        raise PairingError(f"pictures in {folder} share names, so that they cannot be told apart; keep one file a name")
+        names_of = [key.rsplit("/", 1)[-1] if flat else key for key, _ in found]
+        doubled = [str(path) for (_, path), name in zip(found, names_of, strict=True) if names_of.count(name) > 1]
+        raise PairingError(
+            f"pictures in {folder} share names, so that they cannot be told apart; keep one file a name:\n{listing(doubled)}"
+        )
     missing = [pair.name for pair in pairs if names[pair.name] not in picture_of]
     if missing:
         raise PairingError(
-            f"{plural(len(missing), 'image')} of {len(pairs)} have no picture in {folder}:\n{listing(missing)}\n"
-            "pictures match on the stem; complete the folder"
+            f"of {plural(len(pairs), 'image')}, {len(missing)} without a picture in {folder}:\n{listing(missing)}\n"
+            f"pictures match on the stem, and are {', '.join(FORMATS)} files; complete the folder"
         )
     return tuple(replace(pair, image=picture_of[names[pair.name]]) for pair in pairs)
+
+
+def refuse_mixing(output: Path, templates: Mapping[str, str | None]) -> None:
+    """Refuse to write results among what they are made from.
+
+    Args:
+        output: folder to write to.
+        templates: folders, files or templates that are read, by what they hold.
+    Raises:
+        InputError: `output` is one of these folders, lies in one, or holds the files themselves.
+    """
+    there = output.resolve()
+    for what, template in templates.items():
+        for _, path in expand(template) if template else ():
+            source = path.resolve() if path.is_dir() else path.resolve().parent
+            if source == there or (path.is_dir() and source in there.parents):
+                raise InputError(
+                    f"{output} and the {what} in {path} would mix; expected a folder of its own for the results; choose "
+                    "another -o"
+                )
 
 
 def image_files(folder: Path, suffix: str) -> list[tuple[str, Path]]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from calbench.errors import FormatError, RangeError, ShapeError
-from calbench.io.images import EIGHT_BIT_MODES, decode, deep, resize_bilinear
+from calbench.io.images import EIGHT_BIT_MODES, decode, deep, read_layout, resize_bilinear
 from calbench.statistics.rows import Array
 
 COLOUR_MODES = {"1", "L", "P", "LA", "PA", "RGB", "RGBA"}
@@ -52,6 +52,15 @@ def read_picture(path: str | Path) -> Array:
             f"{path} has mode {image.mode!r}; expected grey or RGB; convert it to RGB with its colour profile"
         )
     return np.ascontiguousarray(np.moveaxis(_colours(image, path), -1, 0), np.float32) / np.float32(255)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width, from the header alone.
+
+    Raises:
+        FormatError: unreadable.
+    """
+    return read_layout(path)[0]
 
 
 def fit_picture(picture: Array, size: tuple[int, int], *, resize: bool, where: object) -> Array:

@@ -121,7 +121,7 @@ def _leaderboard(results: Results, board: Leaderboard, marks: set[str]) -> Table
 
 def _change(difference: Difference, mark: str) -> str:
     """A change with its sign and its interval on a second line; 0 alone where there can be none."""
-    if difference.low == difference.high == 0:
+    if difference.difference == 0 and not (difference.low < 0 or difference.high > 0):
         return "0"
     value = f"{difference.difference:+.4f}".replace("0.", ".", 1) + mark
     if not math.isfinite(difference.low):
@@ -142,9 +142,12 @@ def _leaderboard_legend(calibration: Calibration, marks: set[str]) -> str:
     parts = [
         f"ranked by {by} on held-out pixels; identity does nothing; changed: share of pixels of another class than before"
     ]
-    if settings.n_boot:
+    evaluators = calibration.results.evaluators.values()
+    if settings.n_boot and any(evaluator.n_units >= MIN_UNITS for evaluator in evaluators):
         units = " or ".join(dict.fromkeys(board.unit for board in calibration.leaderboards))
         parts.append(f"{100 * settings.ci:g} % intervals resample {units}")
+    if any(len(split.fitting) > 1 for board in calibration.leaderboards for split in board.splits.values()):
+        parts.append("aece of calibrators is somewhat high: its bins tell the fits of the folds apart")
     if NOT_TOLD_APART in marks:
         parts.append(f"{NOT_TOLD_APART} not told apart from doing nothing (paired, 5 %)")
     if AS_GOOD in marks:
