@@ -22,6 +22,7 @@ from calbench.intervals import FEW_UNITS, MIN_UNITS
 from calbench.io.files import atomic, safe_name, write_text
 from calbench.io.sample import Sample
 from calbench.metrics import METRICS, Metric
+from calbench.metrics.metric import READ_FOR_IT, levels
 from calbench.ood import Separation
 from calbench.statistics import Run, Statistics
 from calbench.statistics.bundle import ALL, UNCALIBRATED
@@ -129,11 +130,13 @@ class Results:
             yield Separation(self.evaluators[inside], self.outside[key], self.settings, label)
 
     def _left_out(self) -> list[str]:
-        """Metrics of a named convention that none of these predictions can give."""
+        """Metrics of a named convention that none of these predictions can give; of the default, those not read for."""
         missing: dict[str, list[str]] = {}
-        if self.settings.metrics is None and self.settings.profile != Settings.profile:
+        if self.settings.metrics is None:
+            maps = any(levels.available(e.statistics) for e in self.evaluators.values())
             for metric in self._missing:
-                missing.setdefault(metric.needs, []).append(metric.name)
+                if self.settings.profile != Settings.profile or (maps and metric.needs.startswith(READ_FOR_IT)):
+                    missing.setdefault(metric.needs, []).append(metric.name)
         return [f"left out: {', '.join(names)}: {needs} needed" for needs, names in missing.items()]
 
     @cached_property

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from calbench.errors import InputError
 from calbench.intervals import Norm
 from calbench.statistics import ClassCounts, JointHistogram, ReliabilityCells, Statistics
@@ -192,12 +190,16 @@ aslp = Reader(
 """What the official ASLP scripts measure."""
 
 
+READ_FOR_IT = "pixels that were read for it"
+"""What the rows of a run that was not asked for a positional score lack."""
+
+
 def score_column(column: str) -> Reader:
     """A reader of one positional score."""
 
     def read(statistics: Statistics) -> Array | None:
-        if statistics.scores is None or statistics.region != ALL:
+        if statistics.scores is None or column not in statistics.scores or statistics.region != ALL:
             return None
-        return statistics.score(column) if statistics.names else np.zeros(0)
+        return statistics.scores[column]
 
-    return Reader(read, "binary maps")
+    return Reader(read, f"{READ_FOR_IT}, of binary maps")

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from calbench.errors import InputError, MergeError
+from calbench.errors import MergeError
 from calbench.statistics.aslp import AslpRows
 from calbench.statistics.changes import ClassChanges
 from calbench.statistics.class_counts import ClassCounts
@@ -196,19 +196,6 @@ class Statistics:
         counted = self.only(PARTS.keys() - set(PER_IMAGE))
         parts: dict[str, Any] = {name: part.grouped(unit_of_row, n_units) for name, part in counted.parts.items()}
         return replace(counted, **parts)
-
-    def score(self, column: str) -> Array:
-        """A positional score of every image, `(rows,)`.
-
-        Raises:
-            InputError: it was not collected.
-        """
-        if self.scores is None or column not in self.scores:
-            raise InputError(
-                f"these statistics were collected without {column!r}; collect them again from the folders, "
-                f"with {column} among the metrics"
-            )
-        return self.scores[column]
 
 
 @dataclass(frozen=True, eq=False)
