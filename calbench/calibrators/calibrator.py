@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 15
 """Pixels that are transformed at a time."""
+LOOK = 1 << 12
+"""Pixels that are looked at first, where they may spare a look at all."""
 CLIP = float(np.finfo(np.float64).eps)
 """Clip of P(outcome) in the negative log-likelihood of fits: the unit of float64 probabilities."""
 
@@ -44,6 +47,12 @@ class Pixels:
     weight: Array
     groups: Array | None = None
     advance: Callable[[], None] = lambda: None
+
+    @cached_property
+    def total(self) -> float:
+        """Σ weight."""
+        alike = self.weight.strides == (0,)  # one number for all pixels
+        return float(len(self.weight) * self.weight[0] if alike else self.weight.sum())
 
 
 class Calibrator(BaseEstimator):
@@ -114,7 +123,7 @@ class Calibrator(BaseEstimator):
         pixels = self._checked(logits, target, sample_weight, groups, advance)
         self.n_classes_ = 1 if pixels.logits.ndim == 1 else pixels.logits.shape[1]
         self.notes_, self.origin_ = [], {}
-        self.summary_ = {"pixels": len(pixels.target), "weight": float(pixels.weight.sum())}
+        self.summary_ = {"pixels": len(pixels.target), "weight": pixels.total}
         self._refuse_too_little(pixels)
         self._fit(pixels)
         self._summarise(pixels)
@@ -245,12 +254,13 @@ class Calibrator(BaseEstimator):
         return Pixels(logits, target.astype(np.intp, copy=False), weight, groups, advance)
 
     def _refuse_too_little(self, pixels: Pixels) -> None:
-        if pixels.target.min() == pixels.target.max():
+        some = pixels.target[:LOOK]
+        if some.min() == some.max() and pixels.target.min() == pixels.target.max():
             raise InputError(
-                f"{self.name}: all {pixels.weight.sum():,.0f} pixels are of class {pixels.target[0]}; a calibrator is fitted "
+                f"{self.name}: all {pixels.total:,.0f} pixels are of class {pixels.target[0]}; a calibrator is fitted "
                 "on two at least; add images that show others"
             )
-        self._refuse_too_few(float(pixels.weight.sum()))
+        self._refuse_too_few(pixels.total)
 
     def _refuse_too_few(self, found: float) -> None:
         """Hold the pixels against the parameters; a network, whose epoch others choose, may have more of these.
@@ -355,9 +365,10 @@ def refuse_probabilities(logits: Array, where: str) -> None:
     Raises:
         RangeError: so they are.
     """
-    low, high = logits.min(), logits.max()
-    if low < 0 or high > 1:
-        return
+    for seen in (logits[:LOOK], logits):
+        low, high = seen.min(), seen.max()
+        if low < 0 or high > 1:
+            return
     if high - low > 0.9 if logits.ndim == 1 else np.abs(logits.sum(1, dtype=np.float64) - 1).max() < 1e-2:
         raise RangeError(
             f"{where}: the logits lie in [{low:.4g}, {high:.4g}]"
