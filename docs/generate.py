@@ -77,12 +77,16 @@ REAL_COMMANDS = (
     ("CIFAR: soft-max tables of three classifiers", [
         "calbench evaluate --pred 'data/cifar-softmax/{method}.npz' -o results/cifar",
     ]),
-    ("Calibrators on SOD: DSS, 8-bit maps, out-of-fold", [
-        "calbench calibrate all --pred data/sod/pred/DSS --gt data/sod/gt --cv 5 -o fits/sod",
+    ("Calibrators on SOD: four methods, 8-bit maps, five folds", [
+        "calbench calibrate all --pred 'data/sod/pred/{method}' --gt data/sod/gt --cv 5 -o fits/sod",
     ]),
-    ("Calibrators on DRIVE: LadderNet, inside the field of view", [
-        "calbench calibrate all --pred data/drive/pred/LadderNet --gt data/drive/gt --mask data/drive/fov --cv 5"
+    ("Calibrators on DRIVE: two vessel networks, inside the field of view", [
+        "calbench calibrate all --pred 'data/drive/pred/{method}' --gt data/drive/gt --mask data/drive/fov --cv 5"
         " -o fits/drive",
+    ]),
+    ("Calibrators on RGBT-VT21: 21 images", [
+        "calbench calibrate all --pred 'data/rgbt-vt21/pred/{method}' --gt data/rgbt-vt21/gt --method fused --method modality1"
+        " --method modality2 --cv 5 -o fits/rgbt-vt21",
     ]),
     ("Calibrators on CamVid: logits of 11 classes and the photographs, three folds", [
         "calbench calibrate all --pred data/camvid-logits --ignore-index 11 --images data/camvid/val/image --resize-images"
