@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -508,9 +506,11 @@ def calibrate(
                 f"{len(blind)} of {plural(len(held), 'sample')} have no target:\n{listing(blind)}\ncalibrators are fitted on "
                 "predictions with ground truth; leave these out, or give their targets"
             )
-        with _folder(output) as folder:
-            board = _Board(*next(iter(run.combinations)), _source_of_samples(run, held, fit, seed, Path(folder)))
-            return _calibrated([board], fit, settings, run, None)
+        board = _Board(*next(iter(run.combinations)), _source_of_samples(run, held, fit, seed))
+        found = _calibrated([board], fit, settings, run, None)
+        if output is not None:
+            found.write(Path(output))
+        return found
     if pred is None:
         raise OptionError("give either samples, or pred= and gt=")
     if dataset is not None:
@@ -554,14 +554,13 @@ def calibrate_folders(
     run = collect_plans(
         plans, notes, options, jobs=jobs, checkpoint=partial, resume_from=kept, progress=progress, announce=announce
     )
-    with _folder(output) as folder:
-        boards = []
-        for plan in plans:
-            names = (plan.folders.dataset, plan.folders.method)
-            where = Path(folder) / "folds" / f"{safe_name(names[0])}_{safe_name(names[1])}"
-            source = _source_of_plan(plan, options, run.combinations[names], fit, settings.seed, where, jobs, progress)
-            boards.append(_Board(*names, source, where if output is not None else None, resume))
-        return _calibrated(boards, fit, settings, run, announce, progress=progress)
+    boards = []
+    for plan in plans:
+        names = (plan.folders.dataset, plan.folders.method)
+        folds_of = None if output is None else output / "folds" / f"{safe_name(names[0])}_{safe_name(names[1])}"
+        source = _source_of_plan(plan, options, run.combinations[names], fit, settings.seed, jobs, progress)
+        boards.append(_Board(*names, source, folds_of, resume))
+    return _calibrated(boards, fit, settings, run, announce, progress=progress)
 
 
 MEASURED = tuple(
@@ -570,11 +569,6 @@ MEASURED = tuple(
     if METRICS[name].average == "pixels" and METRICS[name].scope == "id"
 )
 """Metrics of calibrated predictions: all of the default profile that pool pixels, and the share of changed classes."""
-
-
-def _folder(output: str | Path | None) -> Any:
-    """A context that gives the folder of the fits: the results', or one that vanishes."""
-    return tempfile.TemporaryDirectory() if output is None else nullcontext(output)
 
 
 def _check_plan(plan: Plan, options: CollectOptions, fit: FitOptions, settings: Settings) -> None:
@@ -604,7 +598,6 @@ def _source_of_plan(
     statistics: Statistics,
     fit: FitOptions,
     seed: int,
-    folder: Path,
     jobs: int | None,
     progress: bool,
 ) -> Source:
@@ -613,16 +606,16 @@ def _source_of_plan(
         reading = read_scored_table(tasks[0])
         assert not isinstance(reading, Statistics)
         return TableSource(statistics, reading, fit.max_pixels, seed)
-    images = ImageSource(statistics, tasks, fit.max_pixels, seed, folder, jobs, progress)
+    images = ImageSource(statistics, tasks, fit.max_pixels, seed, jobs, progress)
     return LevelSource(statistics, fit.max_pixels, seed, images) if plan.scores.eight_bit else images
 
 
-def _source_of_samples(run: Run, samples: Sequence[Sample], fit: FitOptions, seed: int, folder: Path) -> Source:
+def _source_of_samples(run: Run, samples: Sequence[Sample], fit: FitOptions, seed: int) -> Source:
     statistics = next(iter(run.combinations.values()))
     if statistics.exact_histogram is not None:
         return LevelSource(statistics, fit.max_pixels, seed)
     in_order = sorted(samples, key=lambda sample: sample.name)
-    return ImageSource(statistics, in_order, fit.max_pixels, seed, folder, jobs=1)
+    return ImageSource(statistics, in_order, fit.max_pixels, seed, jobs=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -709,8 +702,8 @@ def _fit_board(
     contenders = fit.contenders(binary=binary, images=images)
     units = Evaluator(source.statistics, settings).unit_of_row
     found = _Fitted(_splits(contenders, source.statistics.names, units, fit, settings.seed))
-    n_fits = sum(len(found.splits[c.name].fitting) + found.splits[c.name].is_refitted for c in contenders)
-    with progress_bar(f"fits, {where}", n_fits, enabled=progress) as advance:
+    steps = sum(_steps(c) * (len(found.splits[c.name].fitting) + found.splits[c.name].is_refitted) for c in contenders)
+    with progress_bar(f"fitting, {where}", steps, enabled=progress) as advance:
         for contender in contenders:
             if "seed" in contender.get_params() and "seed" not in fit.parameters.get(contender.name, {}):
                 contender.set_params(seed=settings.seed)
@@ -745,6 +738,11 @@ def _fit_board(
     for note in found.notes:
         say(f"{where}: {note}")
     return found
+
+
+def _steps(contender: Calibrator) -> int:
+    """Steps of a fit, for the progress bar: the epochs of a network, else one."""
+    return int(contender.get_params()["epochs"]) if contender.network else 1
 
 
 def _has_pictures(source: ImageSource | LevelSource) -> bool:
@@ -808,7 +806,7 @@ def _fits(
     prints = [_fingerprint(contender, source, rows, pictures) for rows in wanted]
     kept = [_kept(path, mark) if board.resume else None for path, mark in zip(paths, prints, strict=True)]
     if all(calibrator is not None for calibrator in kept):
-        for _ in kept:
+        for _ in range(_steps(contender) * len(kept)):
             advance()
         return [calibrator for calibrator in kept if calibrator is not None]
     solved = None
@@ -820,19 +818,21 @@ def _fits(
         if fitted is None:
             fitted = clone(contender)
             if isinstance(fitted, MapCalibrator):
-                fitted.fit_scenes(source.scenes(rows))
+                fitted.fit_scenes(source.scenes(rows), advance=advance)
             elif solved is not None:
                 assert isinstance(fitted, Temperature)
                 drawn, n_pixels = source.pixels(rows, by_image=False), int(source.statistics.n_pixels[rows].sum())
                 fitted.adopt(solved[0], number, solved[1][:, number], n_pixels, drawn.logits, drawn.target)
             else:
-                source.pixels(rows, by_image=fitted.by_image).fit(fitted)
+                source.pixels(rows, by_image=fitted.by_image).fit(fitted, advance)
             fitted.origin_ = origin_of(board.dataset, board.method, source.statistics.select(np.flatnonzero(rows)))
             fitted.origin_["fingerprint"] = mark
             if path is not None:
                 save_calibrator(fitted, path)
+        if kept[number] is not None or not contender.network:
+            for _ in range(_steps(contender)):
+                advance()
         fits.append(fitted)
-        advance()
     return fits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,7 +224,6 @@ class ImageSource(Source):
     Args:
         items: one for each file of predictions, in the order of `statistics`.
         jobs: worker processes.
-        folder: where calibrators are put for the workers to read.
         progress: whether to draw bars.
     """
 
@@ -233,13 +233,11 @@ class ImageSource(Source):
         items: Sequence[Item],
         max_pixels: int,
         seed: int,
-        folder: Path,
         jobs: int | None = None,
         progress: bool = False,
     ) -> None:
         super().__init__(statistics, max_pixels, seed)
         self.items = items
-        self.folder = folder
         self.jobs = jobs
         self.progress = progress
         row_of = {name: row for row, name in enumerate(statistics.names)}
@@ -317,20 +315,25 @@ class ImageSource(Source):
 
     def measured(self, fits: Fits) -> dict[str, Statistics]:
         """See `Source`."""
-        tasks = []
-        paths: dict[int, str] = {}
-        for pairs in fits.values():
-            for calibrator, _ in pairs:
-                path = self.folder / f"{calibrator.name}-{len(paths)}.safetensors"
-                save_calibrator(calibrator, path)
-                paths[id(calibrator)] = str(path)
-        for number, (item, rows) in enumerate(zip(self.items, self.rows_of, strict=True)):
-            given = {
-                name: paths[id(calibrator)] for name, pairs in fits.items() for calibrator, of in pairs if of[rows[0]]
-            }
-            if given:
-                tasks.append((number, item, given))
-        found: dict[int, dict[str, Statistics]] = dict(self._map("calibrating", _measure_item, tasks))
+        with (
+            tempfile.TemporaryDirectory() as folder
+        ):  # workers read calibrators rather than receive them with each image
+            paths: dict[int, str] = {}
+            for pairs in fits.values():
+                for calibrator, _ in pairs:
+                    paths[id(calibrator)] = str(Path(folder, f"{len(paths)}.safetensors"))
+                    save_calibrator(calibrator, paths[id(calibrator)])
+            tasks = []
+            for number, (item, rows) in enumerate(zip(self.items, self.rows_of, strict=True)):
+                given = {
+                    name: paths[id(calibrator)]
+                    for name, pairs in fits.items()
+                    for calibrator, of in pairs
+                    if of[rows[0]]
+                }
+                if given:
+                    tasks.append((number, item, given))
+            found: dict[int, dict[str, Statistics]] = dict(self._map("calibrating", _measure_item, tasks))
         return {
             name: Statistics.concat(found[number][name] for number in sorted(found) if name in found[number])
             for name in fits

@@ -472,25 +472,25 @@ def test_the_order_of_samples_does_not_matter() -> None:
 # --- the draw of pixels ---------------------------------------------------------------------------------------------
 
 
-def class_source(n_images: int, max_pixels: int, seed: int, folder: Path) -> ImageSource:
+def class_source(n_images: int, max_pixels: int, seed: int) -> ImageSource:
     drawn = [
         Sample(name, logits, labels.astype(int), kind="logits")
         for name, logits, labels in class_samples(n_images, scene=FOUR)
     ]
     rows = next(iter(collect(drawn, scores=()).combinations.values()))
-    return ImageSource(rows, drawn, max_pixels, seed, folder, jobs=1)
+    return ImageSource(rows, drawn, max_pixels, seed, jobs=1)
 
 
 def test_pixels_are_drawn_alike_from_each_image_and_by_the_seed(tmp_path: Path) -> None:
     everything = np.ones(6, bool)
-    first, again, other = (class_source(6, 120, seed, tmp_path).pixels(everything, by_image=True) for seed in (0, 0, 1))
+    first, again, other = (class_source(6, 120, seed).pixels(everything, by_image=True) for seed in (0, 0, 1))
     assert first.row is not None
     assert np.bincount(first.row).tolist() == [20] * 6
     assert np.array_equal(first.logits, again.logits)
     assert not np.array_equal(first.logits, other.logits)
-    some = class_source(6, 120, 0, tmp_path).pixels(np.arange(6) < 2, by_image=True)
+    some = class_source(6, 120, 0).pixels(np.arange(6) < 2, by_image=True)
     assert np.array_equal(some.logits, first.logits[:40])
-    whole = class_source(6, 10**6, 0, tmp_path).pixels(everything, by_image=False)
+    whole = class_source(6, 10**6, 0).pixels(everything, by_image=False)
     assert len(whole.target) == 6 * 160
     pixels = {tuple(z) for z in whole.logits}
     assert all(tuple(z) in pixels for z in first.logits)

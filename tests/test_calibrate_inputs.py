@@ -286,3 +286,19 @@ def test_public_names_are_there_before_they_are_loaded() -> None:
     assert {"calibrate", "load_calibrator", "CALIBRATORS"} <= set(dir(package))
     with pytest.raises(AttributeError, match="no attribute 'calibrat'"):
         package.calibrat  # noqa: B018
+
+
+def test_samples_in_memory_are_written_like_folders(tmp_path: Path) -> None:
+    out = tmp_path / "fits"
+    found = package.calibrate("temperature", samples(12, scene=SMALL), n_boot=0, output=out)
+    saved = load_calibrator(out / "calibrators" / "temperature.safetensors")
+    assert saved.temperature_ == found.calibrator("temperature").temperature_
+    assert {"split.json", "comparison.csv", "summary.csv", "stats.npz"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_leaderboard_leaves_nothing_but_its_files(calbench: Run, several: Maps, tmp_path: Path) -> None:
+    out = tmp_path / "fits"
+    assert fitted(calbench, several, out, "temperature", "--max-pixels", 400).exit_code == 0
+    assert {path.name for path in (out / "folds").rglob("*.safetensors")} == {
+        f"{name}-fit{k}.safetensors" for name in ("identity", "temperature") for k in range(6)
+    }

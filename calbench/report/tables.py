@@ -77,7 +77,8 @@ def leaderboard_tables(calibration: Calibration) -> Iterable[Table | Text]:
     """A title and a table of contenders, best first, for each method on each data set, then the legend."""
     marks: set[str] = set()
     for board in calibration.leaderboards:
-        hows = dict.fromkeys(split.how for split in board.splits.values())
+        fitted = [split for name, split in board.splits.items() if name != "identity"] or board.splits.values()
+        hows = dict.fromkeys(split.how for split in fitted)
         whole = calibration.results.evaluators[Key(board.dataset, board.method)].has_images
         yield Text(
             f"{board.method} on {board.dataset}: {plural(len(board.names), 'image' if whole else 'group')}; "
