@@ -286,7 +286,8 @@ def _run(command: str, folder: Path) -> Iterator[str]:
     done = subprocess.run(
         arguments, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
-    yield from (line.rstrip() for line in done.stdout.rstrip().splitlines())
+    lines = (line.rstrip() for line in done.stdout.rstrip().splitlines())
+    yield from (line for line in lines if not line.endswith(" s left"))  # progress, which depends on the machine
     if done.returncode:
         yield f"(exit {done.returncode})"
 
