@@ -710,7 +710,7 @@ def _fit_board(
             split = found.splits[contender.name]
             wanted = [*split.fitting, split.final] if split.is_refitted else list(split.fitting)
             try:
-                fits = _fits(contender, wanted, board, advance)
+                fits = _fits(contender, wanted, board, advance, units if settings.group_by else None)
             except RangeError as error:
                 raise RangeError(f"{where}: {error}") from error
             except InputError as error:
@@ -794,16 +794,24 @@ def _about_splits(found: _Fitted) -> list[str]:
 
 
 def _fits(
-    contender: Calibrator, wanted: Sequence[Array], board: _Board, advance: Callable[[], None]
+    contender: Calibrator,
+    wanted: Sequence[Array],
+    board: _Board,
+    advance: Callable[[], None],
+    unit_of_row: Array | None,
 ) -> list[Calibrator]:
-    """The contender, fitted on each set of rows; fits that an earlier run finished are taken up."""
+    """The contender, fitted on each set of rows; fits that an earlier run finished are taken up.
+
+    Networks keep the units of rows together, where there are some, when they choose their validation images.
+    """
     source = board.source
     paths = [
         None if board.folder is None else board.folder / f"{contender.name}-fit{k}.safetensors"
         for k in range(len(wanted))
     ]
     pictures = _pictures(source) if contender.needs_images else []
-    prints = [_fingerprint(contender, source, rows, pictures) for rows in wanted]
+    shared = [pictures, None if unit_of_row is None or not contender.network else unit_of_row.tolist()]
+    prints = [_fingerprint(contender, source, rows, shared) for rows in wanted]
     kept = [_kept(path, mark) if board.resume else None for path, mark in zip(paths, prints, strict=True)]
     if all(calibrator is not None for calibrator in kept):
         for _ in range(_steps(contender) * len(kept)):
@@ -818,13 +826,14 @@ def _fits(
         if fitted is None:
             fitted = clone(contender)
             if isinstance(fitted, MapCalibrator):
-                fitted.fit_scenes(source.scenes(rows), advance=advance)
+                groups = None if unit_of_row is None else unit_of_row[rows]
+                fitted.fit_scenes(source.scenes(rows), advance=advance, groups=groups)
             elif solved is not None:
                 assert isinstance(fitted, Temperature)
                 drawn, n_pixels = source.pixels(rows, by_image=False), int(source.statistics.n_pixels[rows].sum())
                 fitted.adopt(solved[0], number, solved[1][:, number], n_pixels, drawn.logits, drawn.target)
             else:
-                source.pixels(rows, by_image=fitted.by_image).fit(fitted, advance)
+                source.pixels(rows, by_image=fitted.by_image).fit(fitted, advance, unit_of_row)
             fitted.origin_ = origin_of(board.dataset, board.method, source.statistics.select(np.flatnonzero(rows)))
             fitted.origin_["fingerprint"] = mark
             if path is not None:
@@ -844,9 +853,9 @@ def _pictures(source: Source) -> list[tuple[str, int, int]]:
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
-def _fingerprint(contender: Calibrator, source: Source, rows: Array, pictures: Sequence[Any]) -> str:
+def _fingerprint(contender: Calibrator, source: Source, rows: Array, shared: Sequence[Any]) -> str:
     """What a fit depends on, so that one that was interrupted is taken up only where all of it is the same."""
-    what = [contender.name, contender.get_params(), source.max_pixels, source.seed, rows.tolist(), pictures]
+    what = [contender.name, contender.get_params(), source.max_pixels, source.seed, rows.tolist(), *shared]
     facts = source.statistics.facts  # digests of the files among them
     what += [source.statistics.names, source.statistics.conventions, None if facts is None else facts.values.tolist()]
     return hashlib.blake2b(json.dumps(what, default=str).encode(), digest_size=16).hexdigest()

@@ -67,9 +67,12 @@ class Drawn:
         chosen = rows[self.row]
         return Drawn(self.logits[chosen], self.target[chosen], None, self.row[chosen])
 
-    def fit(self, calibrator: Calibrator, advance: Callable[[], None] = lambda: None) -> Calibrator:
-        """Fit a calibrator on them."""
-        calibrator.fit(self.logits, self.target, self.weight, groups=self.row, advance=advance)
+    def fit(
+        self, calibrator: Calibrator, advance: Callable[[], None] = lambda: None, unit_of_row: Array | None = None
+    ) -> Calibrator:
+        """Fit a calibrator on them; what it splits inside, it splits by these units of the rows, `(rows,)`, or by rows."""
+        groups = self.row if self.row is None or unit_of_row is None else unit_of_row[self.row]
+        calibrator.fit(self.logits, self.target, self.weight, groups=groups, advance=advance)
         if self.weight is not None:  # levels stand for pixels
             calibrator.summary_["pixels"] = int(self.weight.sum())
         return calibrator
@@ -310,7 +313,10 @@ class ImageSource(Source):
         return 1 / fitted.temperature_
 
     def scenes(self, rows: Array) -> Sequence[Scene]:
-        """See `Source`; an image is read when it is asked for, and kept if there is room."""
+        """See `Source`; an image is read when it is asked for, and kept if there is room.
+
+        Files with pictures hold one row each, so that scenes are in the order of the rows.
+        """
         return _Scenes([item for item, of in zip(self.items, self.rows_of, strict=True) if rows[of[0]]])
 
     def measured(self, fits: Fits) -> dict[str, Statistics]:

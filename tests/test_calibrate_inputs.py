@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import calbench as package
-from calbench.calibrators import load_calibrator
+from calbench.calibrators import load_calibrator, training
 from calbench.calibrators.meta_cal import MetaCal
 from calbench.errors import FormatError
 from calbench.kernels import measure_levels
@@ -302,3 +302,29 @@ def test_a_leaderboard_leaves_nothing_but_its_files(calbench: Run, several: Maps
     assert {path.name for path in (out / "folds").rglob("*.safetensors")} == {
         f"{name}-fit{k}.safetensors" for name in ("identity", "temperature") for k in range(6)
     }
+
+
+@pytest.mark.parametrize(("group_by", "n_units"), [(None, 6), ("^patient.", 3)])
+def test_networks_validate_on_whole_groups(
+    several: Maps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_by: str | None, n_units: int
+) -> None:
+    """With groups, a patient's images do not both train a network and choose its best epoch."""
+    for folder in several:
+        for number, path in enumerate(sorted(folder.iterdir())):
+            path.rename(folder / f"patient{number // 2}-{path.name}")
+    for path in several[0].iterdir():
+        png(tmp_path / "photos" / f"{path.stem}.png", np.zeros((10, 16, 3), np.uint8))
+    seen: list[int] = []
+    original = training.split_groups
+
+    def recorded(groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+        seen.append(len(np.unique(groups)))
+        return original(groups, share, seed)
+
+    monkeypatch.setattr(training, "split_groups", recorded)
+    package.calibrate(
+        ["selective", "local_temperature"], pred=several[0], gt=several[1], images=str(tmp_path / "photos"),
+        parameters={"selective": {"epochs": 1}, "local_temperature": {"epochs": 1, "crop": 10}},
+        n_boot=0, holdout=0.25, group_by=group_by,
+    )  # fmt: skip
+    assert seen == [n_units, n_units]

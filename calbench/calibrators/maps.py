@@ -115,7 +115,11 @@ class MapCalibrator(Calibrator):
     network_: ImageNetwork
 
     def fit_scenes(
-        self, scenes: Sequence[Scene], validation: Sequence[Scene] = (), advance: Callable[[], None] = lambda: None
+        self,
+        scenes: Sequence[Scene],
+        validation: Sequence[Scene] = (),
+        advance: Callable[[], None] = lambda: None,
+        groups: Array | None = None,
     ) -> Self:
         """Learn from images.
 
@@ -123,6 +127,7 @@ class MapCalibrator(Calibrator):
             scenes: images to train on; items may be read from disk whenever they are asked for.
             validation: images that choose the best epoch; none: a share of `scenes`.
             advance: called after each epoch.
+            groups: `(images,)` number of the patient or video that each of `scenes` is of; a group is never split.
         Raises:
             ShapeError, RangeError, InputError: see `Calibrator.fit`.
             OptionError: a parameter out of its range, or one image only.
@@ -138,7 +143,8 @@ class MapCalibrator(Calibrator):
         readers = [partial(part.__getitem__, i) for part in (scenes, validation) for i in range(len(part))]
         held = np.arange(len(readers)) >= len(scenes)
         if not held.any():
-            held = training.split_groups(np.arange(len(readers)), self.validation, self.seed)
+            together = np.arange(len(readers)) if groups is None else np.asarray(groups)
+            held = training.split_groups(together, self.validation, self.seed)
         survey = self._surveyed(readers)
         seen, judged = survey.weight[~held].sum(0), survey.weight[held].sum(0)
         self.notes_, self.origin_ = [], {}
