@@ -26,14 +26,15 @@ from calbench.statistics import Run, Statistics
 from calbench.statistics.storage import load_run, save_run
 
 if TYPE_CHECKING:
-    from calbench.calibration import Calibration, calibrate
+    from calbench.calibration import calibrate
     from calbench.calibrators import CALIBRATORS, Calibrator, load_calibrator, save_calibrator
+    from calbench.leaderboard import Calibration
 
 __version__ = "0.1.0"
 
 _LATER = {
     "CALIBRATORS": "calbench.calibrators",
-    "Calibration": "calbench.calibration",
+    "Calibration": "calbench.leaderboard",
     "Calibrator": "calbench.calibrators",
     "calibrate": "calbench.calibration",
     "load_calibrator": "calbench.calibrators",

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from PIL import Image
 from calbench.errors import FormatError, InputError, OptionError, RangeError, ShapeError, UnknownName, listing, plural
 from calbench.io.arrays import VOLUMES, extension, member_of, read_array, read_header
 from calbench.io.files import APPLIED, atomic, digest, read_bytes, write_text
-from calbench.io.pairing import Folders, Pair, match_files, stem_of, with_pictures
+from calbench.io.pairing import Folders, Pair, match_files, refuse_mixing, stem_of, with_pictures
 from calbench.io.predictions import (
     SUM_TOLERANCE,
     Kind,
@@ -34,7 +33,7 @@ from calbench.io.predictions import (
 from calbench.io.sample import Sample
 from calbench.io.tables import TEXT, is_table, read_table
 from calbench.kernels.floats import probabilities
-from calbench.measure import Request, Task, picture_of, read_images
+from calbench.measure import Request, Task, calibrator_of, picture_of, read_images
 from calbench.parallel import check_jobs, parallel_map
 from calbench.plan import CollectOptions
 from calbench.progress import progress_bar
@@ -198,7 +197,6 @@ class _Work:
     task: Task
     file: str
     options: ApplyOptions
-    calibrator_digest: int
     earlier: _Record | None
 
 
@@ -238,7 +236,7 @@ def apply_folder(
         raise OptionError("--resume continues what --force would replace: give one of them")
     calibrator = load_calibrator(options.calibrator)
     pred, output = Path(options.pred), Path(options.output)
-    _refuse_place(options)
+    refuse_mixing(output, {"predictions": options.pred, "pictures": options.images}, around=True)
     refuse_calibrated(pred)
     matching = match_files(Folders("", "", pred, None), pred_suffix=options.pred_suffix)
     matching.raise_on_problems(Folders("", "", pred, None), skip_missing=False)
@@ -264,7 +262,7 @@ def apply_folder(
     works = [
         _Work(
             Task(pair, None if table else coding, None, None, reading, Request(scores=()), coding.kind),
-            file_of[pair.name], options, calibrator_digest, done.get(file_of[pair.name]),
+            file_of[pair.name], options, done.get(file_of[pair.name]),
         )
         for pair in pairs
     ]  # fmt: skip
@@ -336,7 +334,7 @@ def _written(work: _Work) -> tuple[str, _Record, bool]:
     if earlier is not None and (earlier.prediction, earlier.image) == (prediction, image):
         return work.file, earlier, False
     _verify(sample, declared=options.input is not None)
-    calibrator = _loaded(options.calibrator, work.calibrator_digest)
+    calibrator = calibrator_of(options.calibrator)
     stored, rounding = quantised(_calibrated(sample, calibrator, picture_of(task, sample.size)), options.format)
     if task.scores is None:
         stored = stored[:, 0].T
@@ -347,15 +345,6 @@ def _written(work: _Work) -> tuple[str, _Record, bool]:
             arrays: dict[str, Any] = {"probabilities": stored, **_labels(task.pair.pred, options.npz_key)}
             np.savez_compressed(temporary, **arrays)
     return work.file, _Record(prediction, image, rounding), True
-
-
-@lru_cache(maxsize=1)
-def _loaded(path: str, calibrator_digest: int) -> Calibrator:
-    """The calibrator of a file, read once a process while the file stays as it is."""
-    from calbench.calibrators import load_calibrator
-
-    del calibrator_digest
-    return load_calibrator(path)
 
 
 def _read_map(task: Task) -> tuple[Sample, int]:
@@ -434,25 +423,6 @@ def _file_of(path: Path, pred: Path, format: str) -> str:
     """Where a prediction's file goes below the output folder: its sub-folder and stem."""
     below = path.relative_to(pred).parent if pred.is_dir() else Path()
     return (below / (stem_of(path) + FORMATS[format])).as_posix()
-
-
-def _refuse_place(options: ApplyOptions) -> None:
-    """Keep calibrated maps apart from what they are made from.
-
-    Raises:
-        InputError: a folder that holds predictions or pictures, lies in theirs, or theirs in it.
-    """
-    output = Path(options.output).resolve()
-    for what, path in (("predictions", options.pred), ("pictures", options.images)):
-        if path is None:
-            continue
-        source = Path(path).resolve()
-        mixed = source.parent == output if source.is_file() else source in (output, *output.parents)
-        if mixed or (source.is_dir() and output in source.parents):
-            raise InputError(
-                f"{options.output} and the {what} in {path} would mix; expected a folder of its own for the calibrated maps; "
-                "choose another -o"
-            )
 
 
 def _holds_tables(pairs: Sequence[Pair], options: ApplyOptions) -> bool:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,431 +16,40 @@ import numpy as np
 from scipy.special import expit
 from sklearn.base import clone
 
-from calbench.calibrators import CALIBRATORS, Calibrator, load_calibrator, save_calibrator
-from calbench.calibrators.maps import MapCalibrator, needs_images
+from calbench.calibrators import Calibrator, load_calibrator, save_calibrator
+from calbench.calibrators.maps import MapCalibrator
 from calbench.calibrators.origin import origin_of
 from calbench.calibrators.samples import level_logits, refuse_calibrated
 from calbench.calibrators.temperature import Temperature
 from calbench.collect import collect, collect_plans
 from calbench.compare import Difference, paired_difference
+from calbench.contenders import ALL_CONTENDERS, COMPARED, SAME_ON_BINARY, FitOptions
 from calbench.errors import InputError, OptionError, RangeError, UnknownName, listing, plural
 from calbench.evaluate import Evaluator, Settings, resampling_units
 from calbench.fitting import Fits, ImageSource, LevelSource, Source, TableSource
-from calbench.io.files import atomic, safe_name, write_text
+from calbench.io.files import safe_name
 from calbench.io.sample import Sample
 from calbench.kernels import measure_levels
+from calbench.leaderboard import Calibration, Contender, Leaderboard
 from calbench.measure import Task, read_scored_table, tasks_of
 from calbench.metrics import METRICS
 from calbench.plan import CollectOptions, Plan, plan_run
 from calbench.profiles import PROFILES
 from calbench.progress import progress_bar
 from calbench.results import Key, Results
+from calbench.splits import Split, folds, listed, one_holdout
 from calbench.statistics import Run, Statistics
-from calbench.statistics.bundle import UNCALIBRATED
-from calbench.statistics.rows import Array, owner
+from calbench.statistics.rows import Array
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 Names = tuple[str, str]
 """Data set and method."""
 
-ALL_CONTENDERS = "all"
-SAME_ON_BINARY = {"vector": "platt", "matrix": "platt"}
-"""Calibrators that are another one on binary maps: `all` leaves them out there."""
 FOLDS = 5
 HOLDOUT = 0.3
 """The share of images that networks are held out from, unless folds are asked for."""
-COMPARED = ("nll", "brier", "ece", "aece", "accuracy", "miou")
-"""Metrics whose difference to the uncalibrated predictions is reported."""
-COMPARISON_COLUMNS = (
-    "dataset", "method", "calibrator", "rank", "metric", "options", "before", "after", "difference", "low", "high",
-    "interval", "p_value", "n_images",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Which calibrators are fitted, on what, and measured on what.
-
-    Attributes:
-        names: contenders, or "all"; doing nothing is always one.
-        parameters: of contenders, by name.
-        cv: number of folds; None: 5, and one hold-out for networks.
-        holdout: share of images that are held out, instead of folds.
-        fit_list: names of the images to fit on, instead; all others are held out.
-        max_pixels: most pixels that a fit draws, where it does not use all.
-        rank_by: metric that ranks the contenders, on held-out images.
-        device: "cpu" or "cuda", of networks.
-        allow_overlap: whether calibrators may be measured on images they were fitted on.
-    """
-
-    names: tuple[str, ...]
-    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    cv: int | None = None
-    holdout: float | None = None
-    fit_list: tuple[str, ...] | None = None
-    max_pixels: int = 500_000
-    rank_by: str = "nll"
-    device: str = "cpu"
-    allow_overlap: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.names:
-            raise OptionError("name the calibrators to fit, or all of them: all")
-        for name in (*self.names, *self.parameters):
-            if name not in (*CALIBRATORS, ALL_CONTENDERS):
-                raise UnknownName("calibrator", name, (*CALIBRATORS, ALL_CONTENDERS))
-        given = [o for o in ("cv", "holdout", "fit_list") if getattr(self, o) is not None]
-        if len(given) > 1:
-            raise OptionError(
-                f"--{' and --'.join(o.replace('_', '-') for o in given)} both say what is held out: give one"
-            )
-        if self.cv is not None and self.cv < 2:
-            raise OptionError(f"--cv is {self.cv}; it is a number of folds, at least 2")
-        if self.holdout is not None and not 0 < self.holdout < 1:
-            raise OptionError(f"--holdout is {self.holdout}; it is the share of images held out, between 0 and 1")
-        if self.max_pixels < 1:
-            raise OptionError(f"--max-pixels is {self.max_pixels}; it is at least 1")
-        if self.rank_by not in COMPARED:
-            raise UnknownName("metric to rank by", self.rank_by, COMPARED)
-        chosen = {contender.name for contender in self.contenders(binary=False, images=True)}
-        idle = sorted(self.parameters.keys() - chosen)
-        if idle:
-            raise OptionError(f"--set {idle[0]}: it is not among the calibrators to fit: {', '.join(sorted(chosen))}")
-
-    def contenders(self, *, binary: bool, images: bool) -> list[Calibrator]:
-        """The calibrators to fit, unfitted, in the order of the registry; doing nothing first.
-
-        Raises:
-            OptionError: one of those named needs images, or has no such parameter.
-        """
-        chosen = set(self.names) | {"identity"}
-        if ALL_CONTENDERS in self.names:
-            left_out = set(SAME_ON_BINARY) if binary else set()
-            chosen |= {
-                name for name, kind in CALIBRATORS.items() if (images or not kind.needs_images) and name not in left_out
-            }
-            chosen -= {ALL_CONTENDERS}
-        found = []
-        for name, kind in CALIBRATORS.items():
-            if name in chosen:
-                if kind.needs_images and not images:
-                    raise OptionError(needs_images(name))
-                found.append(self._made(name, kind))
-        return found
-
-    def _made(self, name: str, kind: type[Calibrator]) -> Calibrator:
-        made = kind()
-        known = made.get_params()
-        shared = {"device": self.device} if "device" in known else {}
-        given = {}
-        for key, value in self.parameters.get(name, {}).items():
-            if key not in known:
-                raise UnknownName(f"parameter of {name}", key, known)
-            given[key] = _of_the_kind(f"{name}.{key}", value, known[key])
-        return made.set_params(**shared, **given)
-
-
-def _of_the_kind(name: str, value: Any, default: Any) -> Any:
-    """A parameter's value of the type that its default has; text and None stand for other values, too.
-
-    Raises:
-        OptionError: it is of another type.
-
-    >>> _of_the_kind("temperature.bounds", [0.1, 10], (0.001, 1000.0))
-    (0.1, 10)
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(default, tuple):
-        fits = isinstance(value, list | tuple) and len(value) == len(default) and all(
-            isinstance(item, int | float) and not isinstance(item, bool) for item in value
-        )  # fmt: skip
-        value = tuple(value) if fits else value
-    elif isinstance(default, bool):
-        fits = isinstance(value, bool)
-    elif isinstance(default, int):
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    elif isinstance(default, float):
-        fits = number
-    else:
-        fits = number or value is None or isinstance(value, str)
-    if not fits:
-        kinds = {tuple: "a list such as [0.1, 10]", bool: "true or false", int: "a whole number", float: "a number"}
-        raise OptionError(
-            f"--set {name}={json.dumps(value)}: expected {kinds.get(type(default), 'a number or a name')}, as the default "
-            f"{json.dumps(default)} is"
-        )
-    return value
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Which rows each fit learns from, and which it is measured on.
-
-    Attributes:
-        how: in words.
-        fitting: `(fits, rows)` bool.
-        held_out: `(fits, rows)` bool: no row is in two of them.
-        final: rows that the saved calibrator is fitted on, `(rows,)` bool.
-    """
-
-    how: str
-    fitting: Array
-    held_out: Array
-    final: Array
-
-    @property
-    def is_refitted(self) -> bool:
-        """Whether the saved calibrator is fitted on other rows than those of the one fit that is measured."""
-        return len(self.fitting) > 1 or not np.array_equal(self.fitting[0], self.final)
-
-
-def folds(unit_of_row: Array, n_folds: int, seed: int) -> Split:
-    """K-fold by resampling unit: each unit is held out once; the saved calibrator learns from all.
-
-    Raises:
-        InputError: fewer units than folds.
-    """
-    n_units = int(unit_of_row.max()) + 1
-    if n_units < n_folds:
-        raise InputError(
-            f"{n_units} images or groups cannot be split into {n_folds} folds; say --cv {n_units}, or give more images"
-            if n_units > 1
-            else "there is 1 image or group; fitting and measuring need at least 2: give more, or say --fit-list and "
-            "--allow-overlap"
-        )
-    order = np.random.default_rng(seed).permutation(n_units)
-    fold = np.empty(n_units, np.intp)
-    fold[order] = np.arange(n_units) % n_folds
-    held_out = fold[unit_of_row] == np.arange(n_folds)[:, None]
-    return Split(f"{n_folds} folds", ~held_out, held_out, np.ones(len(unit_of_row), bool))
-
-
-def one_holdout(unit_of_row: Array, share: float, seed: int) -> Split:
-    """One split by resampling unit: the saved calibrator learns from what is not held out.
-
-    Raises:
-        InputError: fewer than two units.
-    """
-    n_units = int(unit_of_row.max()) + 1
-    if n_units < 2:
-        raise InputError("there is 1 image or group; holding some out needs at least 2")
-    n_out = min(max(1, round(share * n_units)), n_units - 1)
-    out = np.isin(unit_of_row, np.random.default_rng(seed).permutation(n_units)[:n_out])
-    return Split(f"{100 * share:g} % held out", ~out[None], out[None], ~out)
-
-
-def listed(names: Sequence[str], unit_of_row: Array, to_fit: Iterable[str], allow_overlap: bool) -> Split:
-    """The named images to fit on, all others held out.
-
-    Raises:
-        InputError: names that are not there, nothing held out, or a group on both sides.
-    """
-    wanted = set(to_fit)
-    files = [owner(name) if name not in wanted else name for name in names]
-    missing = sorted(wanted - set(files))
-    if missing:
-        raise InputError(
-            f"{plural(len(missing), 'name')} of --fit-list {'is' if len(missing) == 1 else 'are'} no image that was read:\n"
-            f"{listing(missing)}\nnames are file names without extension, one a line"
-        )
-    fit = np.isin(files, sorted(wanted))
-    if fit.all():
-        if not allow_overlap:
-            raise InputError(
-                "--fit-list names every image, so that none is held out; name fewer, or say --allow-overlap to measure on the "
-                "images fitted on"
-            )
-        return Split("measured on the images fitted on", fit[None], fit[None], fit)
-    split_units = np.intersect1d(unit_of_row[fit], unit_of_row[~fit])
-    if len(split_units) and not allow_overlap:
-        examples = [names[int(np.flatnonzero(unit_of_row == unit)[0])] for unit in split_units]
-        raise InputError(
-            f"--fit-list splits {plural(len(split_units), 'group')} of images between fitting and measuring:\n"
-            f"{listing(examples)}\nlist whole groups, or say --allow-overlap"
-        )
-    return Split("fitted on the images of a list", fit[None], ~fit[None], fit)
-
-
-@dataclass(frozen=True, eq=False)
-class Contender:
-    """A calibrator on one method and data set.
-
-    Attributes:
-        calibrator: the one to keep.
-        statistics: rows of the common held-out images.
-        differences: to doing nothing.
-        rank: 1 is best; None until ranked.
-        to_best: difference of the ranking metric to the best contender.
-    """
-
-    calibrator: Calibrator
-    statistics: Statistics
-    differences: tuple[Difference, ...] = ()
-    rank: int = 0
-    to_best: Difference | None = None
-
-    @property
-    def name(self) -> str:
-        """The calibrator's."""
-        return self.calibrator.name
-
-    @property
-    def column(self) -> str:
-        """What stands in the `calibrator` column of the results."""
-        return self.column_of(self.name)
-
-    @staticmethod
-    def column_of(name: str) -> str:
-        """What stands there for a calibrator: doing nothing is none."""
-        return UNCALIBRATED if name == "identity" else name
-
-
-@dataclass(frozen=True, eq=False)
-class Leaderboard:
-    """The contenders of one method on one data set, best first.
-
-    Attributes:
-        dataset, method: which.
-        contenders: ranked.
-        splits: of each contender.
-        names: of the images (rows) that were read.
-        held_out: rows that all contenders are measured on, `(rows,)` bool.
-        notes: about the fits, for people.
-        unit: what is resampled.
-    """
-
-    dataset: str
-    method: str
-    contenders: tuple[Contender, ...]
-    splits: Mapping[str, Split]
-    names: tuple[str, ...]
-    held_out: Array
-    notes: tuple[str, ...]
-    unit: str
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """The rows of `comparison.csv`."""
-        for contender in self.contenders:
-            for difference in contender.differences:
-                yield {
-                    "dataset": self.dataset,
-                    "method": self.method,
-                    "calibrator": contender.name,
-                    "rank": contender.rank,
-                    "n_images": len(contender.statistics.names),
-                    **asdict(difference),
-                }
-
-    def split_json(self) -> dict[str, Any]:
-        """Which images each fit learned from and was measured on, by name."""
-
-        def chosen(rows: Array) -> list[str]:
-            return [name for name, is_in in zip(self.names, rows, strict=True) if is_in]
-
-        by_split: dict[int, dict[str, Any]] = {}
-        for name, split in self.splits.items():
-            entry = by_split.setdefault(
-                id(split),
-                {
-                    "calibrators": [],
-                    "how": split.how,
-                    "fits": [
-                        {"fit": chosen(fit), "held_out": chosen(out)}
-                        for fit, out in zip(split.fitting, split.held_out, strict=True)
-                    ],
-                    "saved_calibrator_fitted_on": chosen(split.final),
-                },
-            )
-            entry["calibrators"].append(name)
-        return {
-            "dataset": self.dataset,
-            "method": self.method,
-            "measured_on": chosen(self.held_out),
-            "splits": list(by_split.values()),
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """What `calbench calibrate` found.
-
-    Attributes:
-        leaderboards: one for each method on each data set.
-        results: all numbers of the held-out images, before and after calibration.
-        options: of the fits.
-    """
-
-    leaderboards: tuple[Leaderboard, ...]
-    results: Results
-    options: FitOptions
-
-    @cached_property
-    def comparison(self) -> pd.DataFrame:
-        """One row a calibrator and metric: before, after, and the paired difference with its interval."""
-        import pandas as pd
-
-        records = [record for board in self.leaderboards for record in board.records()]
-        return pd.DataFrame(records, columns=list(COMPARISON_COLUMNS))
-
-    def calibrator(self, name: str, dataset: str | None = None, method: str | None = None) -> Calibrator:
-        """A fitted calibrator by name; of several methods or data sets, say which.
-
-        Raises:
-            UnknownName: there is none.
-        """
-        for board in self.leaderboards:
-            if dataset in (None, board.dataset) and method in (None, board.method):
-                for contender in board.contenders:
-                    if contender.name == name:
-                        return contender.calibrator
-        raise UnknownName("contender", name, {c.name for board in self.leaderboards for c in board.contenders})
-
-    def write(self, folder: Path, advance: Callable[[], None] = lambda: None) -> list[Path]:
-        """Write the calibrators, the split, the comparison and all result files, and return their paths."""
-        paths = []
-        for board in self.leaderboards:
-            for contender in board.contenders:
-                path = folder / "calibrators" / self._stem(board) / f"{contender.name}.safetensors"
-                save_calibrator(contender.calibrator, path)
-                paths.append(path)
-        splits = [board.split_json() for board in self.leaderboards]
-        write_text(folder / "split.json", json.dumps(splits, indent=1, ensure_ascii=False) + "\n")
-        with atomic(folder / "comparison.csv") as temporary:
-            self.comparison.to_csv(temporary, index=False, lineterminator="\n")
-        return [*paths, folder / "split.json", folder / "comparison.csv", *self.results.write(folder, advance)]
-
-    def _stem(self, board: Leaderboard) -> str:
-        """The folder of a board's calibrators; none where there is one board."""
-        return "" if len(self.leaderboards) == 1 else f"{safe_name(board.dataset)}_{safe_name(board.method)}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The document of `--json`."""
-        return {
-            "leaderboards": [
-                {
-                    "dataset": board.dataset,
-                    "method": board.method,
-                    "images": len(board.names),
-                    "measured_on": int(board.held_out.sum()),
-                    "notes": list(board.notes),
-                    "contenders": [
-                        {
-                            "calibrator": contender.name,
-                            "rank": contender.rank,
-                            "parameters": contender.calibrator.get_params(),
-                            "summary": contender.calibrator.summary_,
-                            "notes": contender.calibrator.notes_,
-                            "differences": [asdict(difference) for difference in contender.differences],
-                        }
-                        for contender in board.contenders
-                    ],
-                }
-                for board in self.leaderboards
-            ],
-            "results": self.results.to_json(),
-        }
 
 
 def calibrate(

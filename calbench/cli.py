@@ -8,7 +8,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -356,14 +356,13 @@ def _calibrate(
       calbench calibrate all --pred logits --gt labels --ignore-index 255 --images photos --cv 3 -o fits
       calbench calibrate selective --set selective.t_wrong=2 --pred logits --gt labels -o fits
     """
-    from calbench.calibration import MEASURED, FitOptions, calibrate_folders
+    from calbench.calibration import MEASURED, calibrate_folders
+    from calbench.contenders import FitOptions
     from calbench.progress import progress_bar
     from calbench.report.tables import console, leaderboard_tables
 
     say = _announcer(quiet)
-    given |= {"profile": "calbench", "metrics": None, "exclude": None, "bins": None, "ties": None, "debias_bins": None,
-              "batch": None}  # fmt: skip
-    settings = replace(_settings(given), metrics=MEASURED)
+    settings = Settings(metrics=MEASURED, **{key: given[key] for key in ("ci", "n_boot", "seed", "group_by")})
     fit = FitOptions(
         tuple(name.replace("-", "_") for name in names), _parameters(parameters), given["cv"], given["holdout"],
         None if fit_list is None else _listed_names(fit_list), given["max_pixels"], given["rank_by"], given["device"],
@@ -372,7 +371,7 @@ def _calibrate(
     options = _collect_options(given, settings)
     _prepare(output, given, force=force, resume=resume)
     found = calibrate_folders(
-        replace(options, allow_overlap=False), fit, settings, output=output, resume=resume, jobs=jobs, progress=not quiet,
+        options, fit, settings, output=output, resume=resume, jobs=jobs, progress=not quiet,
         announce=say,
     )  # fmt: skip
     with progress_bar("intervals", len(found.results.evaluators), enabled=not quiet) as advance:

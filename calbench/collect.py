@@ -97,32 +97,9 @@ def _checked(sample: Sample) -> Sample:
     return sample
 
 
-def collect_folders(
-    options: CollectOptions,
-    *,
-    jobs: int | None = None,
-    checkpoint: Path | None = None,
-    resume_from: Path | None = None,
-    progress: bool = False,
-    announce: Callable[[str], None] = lambda _: None,
-    settings: Mapping[str, Any] | None = None,
-    vet: Callable[[Run], Any] = lambda _: None,
-) -> Run:
-    """Read folders: check all pairs of all combinations, then count.
-
-    Args:
-        checkpoint: file that keeps finished rows, written every 20 seconds, at the end, and when interrupted or failing.
-        resume_from: statistics to continue from; refused when options or files have changed.
-        progress: draw a bar on stderr.
-        announce: receives what was inferred, skipped or left out, for people.
-        vet: receives the rows of one image of each combination before the others are read, to raise what is sure to fail.
-        settings: what the rows are wanted for; recorded, and held against those of `resume_from`.
-    """
-    plans, notes = plan_run(options)
-    return collect_plans(
-        plans, notes, options, jobs=jobs, checkpoint=checkpoint, resume_from=resume_from, progress=progress,
-        announce=announce, settings=settings, vet=vet,
-    )  # fmt: skip
+def collect_folders(options: CollectOptions, **how: Any) -> Run:
+    """Read folders: check all pairs of all combinations, then count; `how` as in `collect_plans`."""
+    return collect_plans(*plan_run(options), options, **how)
 
 
 def collect_plans(
@@ -138,7 +115,16 @@ def collect_plans(
     settings: Mapping[str, Any] | None = None,
     vet: Callable[[Run], Any] = lambda _: None,
 ) -> Run:
-    """Count what was planned; see `collect_folders`."""
+    """Count what was planned.
+
+    Args:
+        checkpoint: file that keeps finished rows, written every 20 seconds, at the end, and when interrupted or failing.
+        resume_from: statistics to continue from; refused when options or files have changed.
+        progress: draw a bar on stderr.
+        announce: receives what was inferred, skipped or left out, for people.
+        vet: receives the rows of one image of each combination before the others are read, to raise what is sure to fail.
+        settings: what the rows are wanted for; recorded, and held against those of `resume_from`.
+    """
     for line in describe(plans):
         announce(line)
     notes = [*notes, *(note for plan in plans for note in plan.notes)]

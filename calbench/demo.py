@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from calbench.calibration import MEASURED, FitOptions, calibrate_folders
+from calbench.calibration import MEASURED, calibrate_folders
 from calbench.check import check_folders
 from calbench.collect import collect_folders
+from calbench.contenders import FitOptions
 from calbench.errors import InputError
 from calbench.evaluate import Settings
 from calbench.findings import report_lines

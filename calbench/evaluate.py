@@ -177,6 +177,8 @@ class Evaluator:
         self.scope = scope
         self._views: dict[tuple[str, Reader], Any] = {}
         self._residuals: dict[Reader, ResampledResiduals] = {}
+        self._pooled: dict[str, Value] = {}
+        self._replicated: dict[str, Array] = {}
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
@@ -338,7 +340,12 @@ class Evaluator:
         return self._views[key]
 
     def pooled_value(self, metric: Metric) -> Value:
-        """A metric of all pixels together, with its interval."""
+        """A metric of all pixels together, with its interval; computed once."""
+        if metric.name not in self._pooled:
+            self._pooled[metric.name] = self._computed(metric)
+        return self._pooled[metric.name]
+
+    def _computed(self, metric: Metric) -> Value:
         options = self.settings.options_of(metric)
         view = self._view(metric.rows, metric.reads)
         value = float(metric.function(view, **options))
@@ -358,7 +365,10 @@ class Evaluator:
 
     def replicated(self, metric: Metric) -> Array:
         """The pooled metric of each bootstrap replicate, `(n_boot,)`; replicates of one data set draw the same images."""
-        return np.asarray(metric.function(self._view("replicates", metric.reads), **self.settings.options_of(metric)))
+        if metric.name not in self._replicated:
+            view, options = self._view("replicates", metric.reads), self.settings.options_of(metric)
+            self._replicated[metric.name] = np.asarray(metric.function(view, **options))
+        return self._replicated[metric.name]
 
     def _resampled(self, reads: Reader) -> ResampledResiduals:
         """The residuals that a metric reads, resampled; metrics that read the same share them."""

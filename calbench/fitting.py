@@ -24,13 +24,13 @@ from calbench.measure import (
     Task,
     calibrator_of,
     measure_calibrated,
-    measure_table,
+    measure_calibrated_table,
     picture_of,
     read_images,
 )
 from calbench.parallel import parallel_map
 from calbench.progress import progress_bar
-from calbench.statistics import ClassChanges, Statistics
+from calbench.statistics import Statistics
 from calbench.statistics.histogram import LEVELS
 from calbench.statistics.rows import Array, owner
 
@@ -215,9 +215,7 @@ class TableSource(Source):
             p[:, :, at], changed[at], held[at] = new.scores, other[0], True
         valid = held if sample.valid is None else held & sample.valid[0]
         whole = replace(sample, scores=p, kind="probabilities", layout="CHW", eps=None, valid=valid[None])
-        table = measure_table(reading, whole, REQUEST, sample.source or sample.name)
-        n_changed = np.bincount(reading.group, changed & valid, len(reading.names)).astype(np.int64)
-        table = replace(table, changes=ClassChanges(reading.names, table.n_pixels, n_changed))
+        table = measure_calibrated_table(reading, whole, changed, REQUEST)
         return table.select(np.flatnonzero(np.any([rows for _, rows in pairs], axis=0)))
 
 
@@ -243,11 +241,10 @@ class ImageSource(Source):
         self.items = items
         self.jobs = jobs
         self.progress = progress
-        row_of = {name: row for row, name in enumerate(statistics.names)}
-        files: dict[str, list[int]] = {}
-        for name, row in row_of.items():
-            files.setdefault(owner(name) if name not in {_name(item) for item in items} else name, []).append(row)
-        self.rows_of = [files[_name(item)] for item in items]
+        rows_of: dict[str, list[int]] = {_name(item): [] for item in items}
+        for row, name in enumerate(statistics.names):
+            rows_of[name if name in rows_of else owner(name)].append(row)
+        self.rows_of = list(rows_of.values())
         self._drawn: Drawn | None = None
 
     def pixels(self, rows: Array, *, by_image: bool) -> Drawn:
@@ -321,9 +318,8 @@ class ImageSource(Source):
 
     def measured(self, fits: Fits) -> dict[str, Statistics]:
         """See `Source`."""
-        with (
-            tempfile.TemporaryDirectory() as folder
-        ):  # workers read calibrators rather than receive them with each image
+        # workers read calibrators rather than receive them with each image
+        with tempfile.TemporaryDirectory() as folder:
             paths: dict[int, str] = {}
             for pairs in fits.values():
                 for calibrator, _ in pairs:

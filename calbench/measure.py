@@ -409,24 +409,29 @@ def _measure_table(task: Task, calibrator: Calibrator | None) -> Statistics:
                 f"{task.pair.pred} holds decisions and their confidence; a calibrator needs the scores of all classes, as .npz"
             )
         return reading
-    row = measure_table(reading, reading.sample, task.request, str(task.pair.pred))
-    if calibrator is not None and calibrator.name != "identity":
-        from calbench.calibrators.samples import calibrated
+    if calibrator is None or calibrator.name == "identity":
+        return measure_table(reading, reading.sample, task.request)
+    from calbench.calibrators.samples import calibrated
 
-        new, changed = calibrated(reading.sample, calibrator)
-        row = measure_table(reading, new, task.request, str(task.pair.pred))
-        counted = changed[0] if new.valid is None else changed[0] & new.valid[0]
-        n_changed = np.bincount(reading.group, counted, len(reading.names)).astype(np.int64)
-        row = replace(row, changes=ClassChanges(reading.names, row.n_pixels, n_changed))
-    return row
+    new, changed = calibrated(reading.sample, calibrator)
+    return measure_calibrated_table(reading, new, changed[0], task.request)
 
 
-def measure_table(reading: TableReading, sample: Sample, request: Request, where: str) -> Statistics:
+def measure_calibrated_table(reading: TableReading, sample: Sample, changed: Array, request: Request) -> Statistics:
+    """The rows of a table after calibration: of `sample`, whose classes changed where `changed`, `(N,)` bool, says."""
+    table = measure_table(reading, sample, request)
+    counted = changed if sample.valid is None else changed & sample.valid[0]
+    n_changed = np.bincount(reading.group, counted, len(reading.names)).astype(np.int64)
+    return replace(table, changes=ClassChanges(reading.names, table.n_pixels, n_changed))
+
+
+def measure_table(reading: TableReading, sample: Sample, request: Request) -> Statistics:
     """The rows of a table whose scores are those of `sample`."""
     assert sample.kind in ("logits", "probabilities")
     rows = measure_class_rows(
         reading.names, sample.scores, sample.kind, sample.target, sample.valid,
-        layout=sample.layout, region=reading.group[None], extras=request.extras, clip=sample.eps, where=where,
+        layout=sample.layout, region=reading.group[None], extras=request.extras, clip=sample.eps,
+        where=sample.source or sample.name,
     )  # fmt: skip
     return replace(rows, facts=reading.facts)
 

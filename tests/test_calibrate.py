@@ -15,16 +15,7 @@ from click.testing import Result
 from PIL import Image
 from scipy.special import expit, softmax
 
-from calbench.calibration import (
-    MEASURED,
-    FitOptions,
-    Split,
-    calibrate,
-    calibrate_folders,
-    folds,
-    listed,
-    one_holdout,
-)
+from calbench.calibration import MEASURED, calibrate, calibrate_folders
 from calbench.calibrators import CALIBRATORS, Calibrator, load_calibrator
 from calbench.calibrators.histogram_binning import HistogramBinning
 from calbench.calibrators.identity import Identity
@@ -33,12 +24,14 @@ from calbench.calibrators.samples import level_logits
 from calbench.calibrators.temperature import Temperature
 from calbench.collect import collect
 from calbench.compare import Difference, paired_difference
+from calbench.contenders import FitOptions
 from calbench.errors import InputError, OptionError, UnknownName
 from calbench.evaluate import Evaluator, Settings
 from calbench.fitting import ImageSource, LevelSource
 from calbench.io.sample import Sample
 from calbench.metrics import METRICS
 from calbench.plan import CollectOptions
+from calbench.splits import Split, folds, listed, one_holdout
 from calbench.statistics import JointHistogram, Statistics
 from calbench.synthetic import SyntheticScene, samples
 from calbench.synthetic_classes import ClassScene, class_samples

@@ -130,7 +130,7 @@ class MapCalibrator(Calibrator):
             groups: `(images,)` number of the patient or video that each of `scenes` is of; a group is never split.
         Raises:
             ShapeError, RangeError, InputError: see `Calibrator.fit`.
-            OptionError: a parameter out of its range, or one image only.
+            OptionError: a parameter out of its range.
         """
         from calbench.calibrators import image_networks, training
 

@@ -322,12 +322,13 @@ def with_pictures(pairs: Sequence[Pair], folder: Path) -> tuple[Pair, ...]:
     return tuple(replace(pair, image=picture_of[names[pair.name]]) for pair in pairs)
 
 
-def refuse_mixing(output: Path, templates: Mapping[str, str | None]) -> None:
+def refuse_mixing(output: Path, templates: Mapping[str, str | None], *, around: bool = False) -> None:
     """Refuse to write results among what they are made from.
 
     Args:
         output: folder to write to.
         templates: folders, files or templates that are read, by what they hold.
+        around: whether a folder that one of these lies in is refused, too, as where maps are written beside maps.
     Raises:
         InputError: `output` is one of these folders, lies in one, or holds the files themselves.
     """
@@ -335,7 +336,8 @@ def refuse_mixing(output: Path, templates: Mapping[str, str | None]) -> None:
     for what, template in templates.items():
         for _, path in expand(template) if template else ():
             source = path.resolve() if path.is_dir() else path.resolve().parent
-            if source == there or (path.is_dir() and source in there.parents):
+            mixed = source == there or (path.is_dir() and source in there.parents)
+            if mixed or (around and path.is_dir() and there in source.parents):
                 raise InputError(
                     f"{output} and the {what} in {path} would mix; expected a folder of its own for the results; choose "
                     "another -o"

@@ -22,7 +22,7 @@ from calbench.results import Key, Results
 from calbench.statistics.bundle import ALL
 
 if TYPE_CHECKING:
-    from calbench.calibration import Calibration, Leaderboard
+    from calbench.leaderboard import Calibration, Leaderboard
 
 WIDTH = 100
 MOST_COLUMNS = 6
