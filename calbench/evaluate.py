@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from numbers import Integral
@@ -28,7 +28,7 @@ from calbench.metrics.saliency import CURVES
 from calbench.profiles import DEFAULT_OPTIONS, Profile, home_of, profile_named
 from calbench.statistics import Statistics
 from calbench.statistics.histogram import LEVELS, Event
-from calbench.statistics.reliability import divide, equal_width
+from calbench.statistics.reliability import BinSums, divide, equal_width
 from calbench.statistics.rows import Array, owner, pool
 
 TIES = ("split", "whole")
@@ -147,7 +147,7 @@ class Value:
 class ReliabilityBin:
     """One bin of a reliability diagram: edges, pixels, mean score, accuracy and its interval."""
 
-    event: Event
+    event: Event | Literal["class"]
     bin: int
     low_edge: float
     high_edge: float
@@ -156,6 +156,22 @@ class ReliabilityBin:
     accuracy: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, eq=False)
+class JointPoints:
+    """Points of the joint density of confidence and accuracy, `(points,)` each.
+
+    Attributes:
+        confidence, accuracy: means over the pixels of a point, in [0, 1].
+        weight: its pixels; 1 for a copy of a bin of all images together.
+        pooled: whether points are such copies, rather than an image and bin each.
+    """
+
+    confidence: Array
+    accuracy: Array
+    weight: Array
+    pooled: bool
 
 
 @dataclass(frozen=True)
@@ -179,6 +195,7 @@ class Evaluator:
         self._residuals: dict[Reader, ResampledResiduals] = {}
         self._pooled: dict[str, Value] = {}
         self._replicated: dict[str, Array] = {}
+        self._columns: dict[str, Array] = {}
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
@@ -258,12 +275,13 @@ class Evaluator:
 
     def per_image(self) -> dict[str, Array]:
         """One column a metric, `(rows,)`."""
-        columns = {}
-        for metric in self.metrics:
-            if metric.per_image:
-                values = self._image_values[self._key(metric)]
-                columns[metric.name] = values if metric.summary is None else metric.summary(values)
-        return columns
+        return {metric.name: self.image_values(metric) for metric in self.metrics if metric.per_image}
+
+    def image_values(self, metric: Metric) -> Array:
+        """One of the chosen metrics on each image, `(rows,)`; NaN where it has none."""
+        if metric.name not in self._columns:
+            self._columns[metric.name] = (metric.summary or _unchanged)(self._image_values[self._key(metric)])
+        return self._columns[metric.name]
 
     @property
     def n_pixels(self) -> Array:
@@ -277,11 +295,31 @@ class Evaluator:
         """
         metric = METRICS[self.settings.convention.diagrams[event]]
         bins = self.settings.options_of(metric)["bins"]
-        pooled = self._view("pooled", metric.reads).binned(bins)
-        hit = (self._view("units", metric.reads).binned(bins).count > 0).sum(0)
+        return self._bins_of(
+            event, self._view("pooled", metric.reads).binned(bins), self._view("units", metric.reads).binned(bins)
+        )
+
+    def class_reliability(self) -> dict[int, list[ReliabilityBin]]:
+        """The reliability bins of each class's probability, by class; accuracy limits resample images.
+
+        Score p_k against being of class k, in the bins of `ece_classwise`: Σ n · |confidence − accuracy| / Σ n over those of
+        class k is its value of class k, and Σ n · accuracy its pixels in the ground truth. Empty for binary maps, and where
+        rows hold the decision alone.
+        """
+        metric = METRICS["ece_classwise"]
+        if not metric.reads.available(self.statistics):
+            return {}
+        bins = self.settings.options_of(metric)["bins"]
+        pooled, units = (self._view(of, metric.reads).binned(bins) for of in ("pooled", "units"))
+        return {k: self._bins_of("class", _of_class(pooled, k), _of_class(units, k)) for k in range(len(pooled.count))}
+
+    def _bins_of(self, event: Event | Literal["class"], pooled: BinSums, units: BinSums) -> list[ReliabilityBin]:
+        """Reliability bins from the sums of all pixels, `(bins,)`, and of each resampling unit, `(units, bins)`."""
+        bins = len(pooled.count)
+        hit = (units.count > 0).sum(0)
         accuracy, confidence = divide(pooled.correct, pooled.count), divide(pooled.confidence, pooled.count)
         if self.settings.n_boot:
-            drawn = self._view("replicates", metric.reads).binned(bins)
+            drawn = units.total(self.unit_weights)
             replicates = divide(drawn.correct, drawn.count)
         rows = []
         for b in range(bins):
@@ -298,10 +336,34 @@ class Evaluator:
             )  # fmt: skip
         return rows
 
+    def joint(self) -> JointPoints:
+        """Where confidence and accuracy meet: a point for each image and equal-width bin of its top-label confidence.
+
+        Under the profile "aslp" the points of the ASLP study instead: of each bin b of all images together,
+        ⌊images · n_b / N⌋ copies.
+        """
+        if self.settings.profile == "aslp":
+            bins = [b for b in self.reliability("top-label") if b.n]
+            n = np.array([b.n for b in bins], np.int64)
+            copies = (len(self.statistics.names) * n) // n.sum()
+            confidence, accuracy = (
+                np.repeat([getattr(b, name) for b in bins], copies) for name in ("confidence", "accuracy")
+            )
+            return JointPoints(confidence, accuracy, np.ones(copies.sum()), pooled=True)
+        metric = METRICS[self.settings.convention.diagrams["top-label"]]
+        binned = self._view("images", metric.reads).binned(self.settings.options_of(metric)["bins"])
+        filled = binned.count > 0
+        count = binned.count[filled]
+        return JointPoints(binned.confidence[filled] / count, binned.correct[filled] / count, count, pooled=False)
+
     def diagrams(self) -> dict[Event, tuple[list[ReliabilityBin], Value]]:
         """For each event of the profile that these rows have, the bins of its diagram and the error they add up to."""
+        return {event: (self.reliability(event), error) for event, error in self.errors().items()}
+
+    def errors(self) -> dict[Event, Value]:
+        """The error that each reliability diagram shows, for the events of the profile that these rows have."""
         return {
-            event: (self.reliability(event), self.pooled_value(METRICS[name]))
+            event: self.pooled_value(METRICS[name])
             for event, name in self.settings.convention.diagrams.items()
             if METRICS[name].reads.available(self.statistics)
         }
@@ -339,6 +401,23 @@ class Evaluator:
                 self._views[key] = reads({"pooled": self.pooled, "units": self.units, "images": self.statistics}[of])
         return self._views[key]
 
+    def remember(self, values: Iterable[Value]) -> None:
+        """Take values that were computed before from these rows under these settings, instead of computing them again."""
+        self._pooled |= {v.metric: v for v in values if v.average == "pixels" and "class" not in v.details}
+
+    def value_of(self, metric: Metric) -> Value:
+        """One of the chosen metrics under its own average: of all pixels together, or the mean over the images."""
+        return self.pooled_value(metric) if metric.average == "pixels" else self._mean_value(metric)
+
+    def n_units_of(self, metric: Metric) -> int:
+        """Resampling units that a value rests on: all, or of a mean over images those with an image that has one."""
+        if metric.average == "pixels":
+            return self.n_units
+        return self._units_among(_defined(self._image_values[self._key(metric)]))
+
+    def _units_among(self, rows: Array) -> int:
+        return len(np.unique(self.unit_of_row[rows]))
+
     def pooled_value(self, metric: Metric) -> Value:
         """A metric of all pixels together, with its interval; computed once."""
         if metric.name not in self._pooled:
@@ -347,8 +426,7 @@ class Evaluator:
 
     def _computed(self, metric: Metric) -> Value:
         options = self.settings.options_of(metric)
-        view = self._view(metric.rows, metric.reads)
-        value = float(metric.function(view, **options))
+        value = self._plain_value(metric)
         interval = NO_INTERVAL
         if metric.interval and self.settings.n_boot and self.n_units:
             if metric.norm is not None:
@@ -356,18 +434,31 @@ class Evaluator:
                     norm = metric.norm(self._view("pooled", metric.reads), **options)
                     interval = norm_interval(norm, self._resampled(metric.reads), self.settings.ci)
             else:
-                drawn = self.replicated(metric)
-                if metric.inflated and np.isfinite(value):
-                    drawn = drawn - 2 * (np.nanmean(drawn) - value)
-                interval = percentile_interval(value, drawn, self.n_units, self.settings.ci, metric.bounds)
-        details = metric.details(view, **options) if metric.details and np.isfinite(value) else {}
+                interval = percentile_interval(
+                    value, self.replicated(metric), self.n_units, self.settings.ci, metric.bounds
+                )
+        details: Mapping[str, Any] = {}
+        if metric.details and np.isfinite(value):
+            details = metric.details(self._view(metric.rows, metric.reads), **options)
         return self._value(metric, "pixels", value, interval, int((self.n_pixels == 0).sum()), details)
 
+    def _plain_value(self, metric: Metric) -> float:
+        return float(metric.function(self._view(metric.rows, metric.reads), **self.settings.options_of(metric)))
+
     def replicated(self, metric: Metric) -> Array:
-        """The pooled metric of each bootstrap replicate, `(n_boot,)`; replicates of one data set draw the same images."""
+        """One of the chosen metrics, under its own average, of each bootstrap replicate, `(n_boot,)`.
+
+        Replicates of one data set draw the same images. Those of an inflated metric are moved down (see `Metric`).
+        """
         if metric.name not in self._replicated:
-            view, options = self._view("replicates", metric.reads), self.settings.options_of(metric)
-            self._replicated[metric.name] = np.asarray(metric.function(view, **options))
+            if metric.average == "images":
+                drawn = self._replicated_mean(metric)
+            else:
+                view, options = self._view("replicates", metric.reads), self.settings.options_of(metric)
+                drawn = np.asarray(metric.function(view, **options))
+            if metric.inflated and np.isfinite(value := self._plain_value(metric)):
+                drawn = drawn - 2 * (np.nanmean(drawn) - value)
+            self._replicated[metric.name] = drawn
         return self._replicated[metric.name]
 
     def _resampled(self, reads: Reader) -> ResampledResiduals:
@@ -426,7 +517,7 @@ class Evaluator:
         for k, value in enumerate(means):
             interval = NO_INTERVAL
             if boot:
-                n_units = len(np.unique(self.unit_of_row[defined[:, k]]))
+                n_units = self._units_among(defined[:, k])
                 interval = percentile_interval(float(value), drawn[:, k], n_units, self.settings.ci, metric.bounds)
             undefined = len(values) - int(n[k])
             results.append(self._value(metric, "images", float(value), interval, undefined, {"class": k}, {"class": k}))
@@ -441,10 +532,12 @@ class Evaluator:
         value = float(summary(values[defined].mean(0)))
         interval = NO_INTERVAL
         if metric.interval and self.settings.n_boot:
-            n_units = len(np.unique(self.unit_of_row[defined]))
-            replicates = summary(self._replicate_means[self._key(metric)])
+            replicates, n_units = self._replicated_mean(metric), self._units_among(defined)
             interval = percentile_interval(value, replicates, n_units, self.settings.ci, metric.bounds)
         return self._value(metric, "images", value, interval, int((~defined).sum()), {})
+
+    def _replicated_mean(self, metric: Metric) -> Array:
+        return (metric.summary or _unchanged)(self._replicate_means[self._key(metric)])
 
     def _key(self, metric: Metric) -> tuple[Any, ...]:
         """Metrics that differ only in their summary share their values on images."""
@@ -521,6 +614,11 @@ class Evaluator:
 def _resampled_view(view: Any, weights: Array) -> Any:
     """The pooled statistic of each bootstrap replicate, of one statistic or of several that belong together."""
     return tuple(part.total(weights) for part in view) if isinstance(view, tuple) else view.total(weights)
+
+
+def _of_class(sums: BinSums, k: int) -> BinSums:
+    """The bins `(..., bins)` of one class."""
+    return BinSums(sums.names, *(getattr(sums, name)[..., k, :] for name in BinSums.row_fields()))
 
 
 def _is_whole(number: Any) -> bool:

@@ -19,7 +19,7 @@ from calbench.errors import InputError, OptionError
 from calbench.evaluate import Evaluator, ReliabilityBin, Settings, Value
 from calbench.findings import Finding, check_run
 from calbench.intervals import FEW_UNITS, MIN_UNITS
-from calbench.io.files import atomic, safe_name, write_text
+from calbench.io.files import atomic, distinct_name, safe_name, write_text
 from calbench.io.sample import Sample
 from calbench.metrics import METRICS, Metric
 from calbench.metrics.metric import READ_FOR_IT, levels
@@ -119,6 +119,23 @@ class Results:
                 self._values[key] = values
                 advance()
         return self._values
+
+    def remember(self, values: Mapping[Key, Sequence[Value]]) -> None:
+        """Take values that were computed before from the same rows under the same settings."""
+        evaluators = self.evaluators | self.outside
+        for key, known in values.items():
+            self._values[key] = list(known)
+            evaluators[key].remember(known)
+
+    def remember_bins(self, bins: Mapping[Key, Sequence[ReliabilityBin]]) -> None:
+        """Take reliability bins, of all events together, that were computed before as `remember` takes values."""
+        self.diagrams = {
+            key: {
+                event: ([b for b in bins.get(key, ()) if b.event == event], error)
+                for event, error in evaluator.errors().items()
+            }
+            for key, evaluator in self.evaluators.items()
+        }
 
     def _separations(self, key: Key) -> Iterator[Separation]:
         """An out-of-distribution set against each data set of the same method."""
@@ -276,7 +293,7 @@ class Results:
                     *self.run.calibrated.items(),
                 ]
             ],
-            "definitions": {metric.name: _definition(metric.name) for metric in self.settings.chosen},
+            "definitions": {metric.name: definition_of(metric.name) for metric in self.settings.chosen},
             "interval": (
                 "bootstrap over images or groups; errors that are norms of residual sums: interval for the error of the "
                 "image population with these bins fixed (not percentile), with median_unbiased and p_calibrated"
@@ -284,7 +301,7 @@ class Results:
             "results": [record for key in self.values() for record in self._records(key)],
             "findings": [asdict(finding) for finding in self.findings],
         }
-        clean: dict[str, Any] = _jsonable(document)
+        clean: dict[str, Any] = jsonable(document)
         return clean
 
     def write(self, folder: Path, advance: Callable[[], None] = lambda: None) -> list[Path]:
@@ -317,15 +334,10 @@ class Results:
         for key, events in self.diagrams.items():
             if key.region != ALL:
                 continue
-            stem = plain = f"reliability_{safe_name(key.dataset)}_{safe_name(key.method)}"
+            stem = f"reliability_{safe_name(key.dataset)}_{safe_name(key.method)}"
             if key.calibrator != UNCALIBRATED:
-                stem = plain = f"{plain}_{safe_name(key.calibrator)}"
-            number = 1
-            while stem.lower() in taken:  # names may differ only in what a file name cannot hold
-                number += 1
-                stem = f"{plain}-{number}"
-            taken.add(stem.lower())
-            path = folder / f"{stem}.png"
+                stem = f"{stem}_{safe_name(key.calibrator)}"
+            path = folder / f"{distinct_name(stem, taken)}.png"
             images = self.evaluators[key].has_images
             counted = ("images", "pixels") if images else ("groups", "samples")
             title = f"{key.name} on {key.dataset}"
@@ -428,7 +440,8 @@ def _identity(key: Key) -> dict[str, str]:
     return {"dataset": key.dataset, "method": key.method, "calibrator": key.calibrator, "region": key.region}
 
 
-def _definition(name: str) -> dict[str, Any]:
+def definition_of(name: str) -> dict[str, Any]:
+    """What a metric is, for documents."""
     metric = METRICS[name]
     return {
         "definition": metric.definition,
@@ -439,12 +452,12 @@ def _definition(name: str) -> dict[str, Any]:
     }
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """Plain JSON values; NaN and infinities, which JSON does not have, become null."""
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -52,3 +52,13 @@ def digest(data: bytes) -> int:
 def safe_name(text: str) -> str:
     """A name usable in a file name on every system: letters, digits, dot, dash and underscore stay; at most 60 of them."""
     return re.sub(r"[^\w.-]+", "_", text).strip("._")[:60] or "_"
+
+
+def distinct_name(stem: str, taken: set[str]) -> str:
+    """The stem, numbered if it is taken on a system that does not tell upper from lower case; takes what it returns."""
+    name, number = stem, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.lower())
+    return name

@@ -36,6 +36,27 @@ def area_under_roc(positives: Array, negatives: Array) -> Array:
     return divide((positives * below).sum(-1), positives.sum(-1) * negatives.sum(-1))
 
 
+def roc_points(positives: Array, negatives: Array) -> tuple[Array, Array]:
+    """The ROC curve: false and true positive rate at each threshold, from the highest down, after the point (0, 0).
+
+    Straight lines between the points have the area `area_under_roc`: the points of a cell come in random order.
+
+    Args:
+        positives, negatives: `(..., cells)`, ascending in the score.
+    Returns:
+        FPR and TPR, each `(..., cells + 1)`, in [0, 1]; NaN where positives or negatives are missing.
+
+    Reference: Fawcett, 2006 (doi:10.1016/j.patrec.2005.10.010).
+
+    >>> fpr, tpr = roc_points(np.array([0, 1, 3]), np.array([4, 1, 0]))
+    >>> fpr.tolist(), tpr.tolist()
+    ([0.0, 0.0, 0.2, 1.0], [0.0, 0.75, 1.0, 1.0])
+    """
+    missed, found = (_selected_shares(counts) for counts in (negatives, positives))
+    defined = np.isfinite(missed + found)
+    return np.where(defined, missed, np.nan), np.where(defined, found, np.nan)
+
+
 def auroc_bound(positives: Array, negatives: Array, unknown: Array | bool = True) -> Array:
     """Most by which unknown orders can change `area_under_roc`: half a point for each pair in one cell.
 
@@ -56,6 +77,29 @@ def average_precision_of(positives: Array, negatives: Array) -> Array:
     positives, negatives = (np.asarray(counts[..., ::-1], np.float64) for counts in (positives, negatives))
     found, selected = positives.cumsum(-1), (positives + negatives).cumsum(-1)
     return divide((positives * _share(found, selected)).sum(-1), positives.sum(-1))
+
+
+def precision_recall_points(positives: Array, negatives: Array) -> tuple[Array, Array]:
+    """The precision-recall curve: recall and precision at each threshold, from the highest down, after recall 0.
+
+    Steps that hold P_t from R_{t−1} to R_t have the area `average_precision_of`. Where nothing is selected yet, the
+    precision is that of the first threshold that selects anything.
+
+    Args:
+        positives, negatives: `(..., cells)`, ascending in the score.
+    Returns:
+        Recall and precision, each `(..., cells + 1)`, in [0, 1]; NaN without positives.
+
+    Reference: Davis & Goadrich, ICML 2006 (doi:10.1145/1143844.1143874).
+
+    >>> recall, precision = precision_recall_points(np.array([0, 1, 3]), np.array([4, 1, 0]))
+    >>> recall.tolist(), precision.tolist()
+    ([0.0, 0.75, 1.0, 1.0], [1.0, 1.0, 0.8, 0.4444444444444444])
+    """
+    recall = _selected_shares(positives)
+    positives, negatives = (np.asarray(counts[..., ::-1], np.float64) for counts in (positives, negatives))
+    found, selected = positives.cumsum(-1), (positives + negatives).cumsum(-1)
+    return recall, np.where(np.isfinite(recall), _steps(found, selected), np.nan)
 
 
 def average_precision_bound(positives: Array, negatives: Array, unknown: Array | bool = True) -> Array:
@@ -102,6 +146,20 @@ def _first_reaching(positives: Array, rate: float) -> Array:
 
 def _share(part: Array, whole: Array) -> Array:
     return part / np.where(whole > 0, whole, 1)
+
+
+def _selected_shares(counts: Array) -> Array:
+    """Share of the counts above each threshold, from the highest down, after 0: `(..., cells + 1)`; NaN of none."""
+    selected = np.asarray(counts[..., ::-1], np.float64).cumsum(-1)
+    zero = np.zeros_like(selected[..., :1])
+    return divide(np.concatenate([zero, selected], -1), selected[..., -1:])
+
+
+def _steps(part: Array, whole: Array) -> Array:
+    """part / whole of cumulative sums, `(..., cells + 1)`; up to the first of `whole` that is not 0, the ratio there."""
+    first = (whole > 0).argmax(-1)[..., None]
+    ratio = np.take_along_axis(divide(part, whole), np.maximum(np.arange(whole.shape[-1]), first), -1)
+    return np.concatenate([ratio[..., :1], ratio], -1)
 
 
 def _harmonic(start: Array, n: Array) -> Array:
@@ -259,6 +317,28 @@ def aurc(cells: ReliabilityCells) -> Array:
     """
     accepted, errors = _accepted(cells)
     return divide((cells.count[..., ::-1] * _share(errors, accepted)).sum(-1), cells.count.sum(-1))
+
+
+def risk_coverage_points(cells: ReliabilityCells) -> tuple[Array, Array]:
+    """The risk-coverage curve: share of the decisions accepted, and their error rate, as the threshold falls.
+
+    Steps that hold the risk of a threshold from the coverage before it to its own have the area `aurc`. Where nothing is
+    accepted yet, the risk is that of the first threshold that accepts anything; at full coverage it is the error rate.
+
+    Args:
+        cells: those of the top label, `(..., cells)`.
+    Returns:
+        Coverage and risk, each `(..., cells + 1)`, in [0, 1]; NaN without pixels.
+
+    Reference: Geifman & El-Yaniv, NeurIPS 2017 (arXiv:1705.08500).
+
+    >>> right = ReliabilityCells.exact(("a",), np.array([[3, 1]]), np.array([[2, 1]]), np.array([0.6, 0.9]))
+    >>> coverage, risk = risk_coverage_points(right)
+    >>> coverage.tolist(), risk.tolist()
+    ([[0.0, 0.25, 1.0]], [[0.0, 0.0, 0.25]])
+    """
+    accepted, errors = _accepted(cells)
+    return _selected_shares(cells.count), _steps(errors, accepted)
 
 
 def excess_aurc(cells: ReliabilityCells) -> Array:
