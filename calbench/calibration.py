@@ -22,8 +22,8 @@ from calbench.calibrators.origin import origin_of
 from calbench.calibrators.samples import level_logits, refuse_calibrated
 from calbench.calibrators.temperature import Temperature
 from calbench.collect import collect, collect_plans
-from calbench.compare import Difference, paired_difference
 from calbench.contenders import ALL_CONTENDERS, COMPARED, SAME_ON_BINARY, FitOptions
+from calbench.differences import Difference, paired_difference
 from calbench.errors import InputError, OptionError, RangeError, UnknownName, listing, plural
 from calbench.evaluate import Evaluator, Settings, resampling_units
 from calbench.fitting import Fits, ImageSource, LevelSource, Source, TableSource

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calbench.calibrators import Calibrator, save_calibrator
-from calbench.compare import Difference
 from calbench.contenders import FitOptions
+from calbench.differences import Difference
 from calbench.errors import UnknownName
 from calbench.io.files import atomic, safe_name, write_text
 from calbench.results import Results

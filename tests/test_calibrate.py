@@ -23,8 +23,8 @@ from calbench.calibrators.isotonic import Isotonic
 from calbench.calibrators.samples import level_logits
 from calbench.calibrators.temperature import Temperature
 from calbench.collect import collect
-from calbench.compare import Difference, paired_difference
 from calbench.contenders import FitOptions
+from calbench.differences import Difference, paired_difference
 from calbench.errors import InputError, OptionError, UnknownName
 from calbench.evaluate import Evaluator, Settings
 from calbench.fitting import ImageSource, LevelSource

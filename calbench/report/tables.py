@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from calbench.compare import Difference
+from calbench.differences import Difference
 from calbench.errors import plural
 from calbench.evaluate import Value
 from calbench.intervals import MIN_UNITS
@@ -48,7 +48,7 @@ def headline_tables(results: Results) -> Iterable[Table | Text]:
         columns = headline_columns(results, keys)
         if not columns:
             continue
-        yield Text(_title(results, dataset, keys))
+        yield Text(dataset_title(results, dataset, keys))
         table, shown = _table(results, {key.name: key for key in keys}, columns, marks)
         yield table
         columns_shown = max(columns_shown, shown)
@@ -63,7 +63,7 @@ def headline_tables(results: Results) -> Iterable[Table | Text]:
             images = plural(len(results.outside[keys[0]].statistics.names), "image")
             yield Text(f"{dataset}: out of distribution, {images}; detected by entropy, pixel by pixel")
             yield _outside_table(results, keys, marks)
-    yield Text(_legend(results, marks, columns_shown), style="dim")
+    yield Text(legend(results, marks, columns_shown), style="dim")
 
 
 COMPARED_VALUES = ("nll", "brier", "ece", "aece")
@@ -109,7 +109,7 @@ def _leaderboard(results: Results, board: Leaderboard, marks: set[str]) -> Table
             marks.add(mark)
             if difference.metric in COMPARED_VALUES:
                 cells.append(_narrow(found[difference.metric], mark))
-                marks.update(_marks(found[difference.metric]))
+                marks.update(signs_of(found[difference.metric]))
             else:
                 cells.append("" if contender.name == "identity" else _change(difference, mark))
         cells.append(_narrow(found["class_changed"], "", 3) if "class_changed" in found else "")
@@ -135,7 +135,7 @@ def _narrow(value: Value, mark: str, digits: int = 4) -> str:
     shown = f"{value.value:.4f}" if math.isfinite(value.value) else "undefined"
     few = digits if value.high < 1 else 3
     interval = f"\n{number(value.low, few)}–{number(value.high, few)}" if math.isfinite(value.low) else ""
-    return shown + "".join(sorted(_marks(value))) + mark + interval
+    return shown + "".join(sorted(signs_of(value))) + mark + interval
 
 
 def _leaderboard_legend(calibration: Calibration, marks: set[str]) -> str:
@@ -160,7 +160,9 @@ def _leaderboard_legend(calibration: Calibration, marks: set[str]) -> str:
 
 def _table(results: Results, rows: Mapping[str, Key], columns: Sequence[Metric], marks: set[str]) -> tuple[Table, int]:
     """One row a key, values with their intervals, and how many of the columns fit."""
-    cells = {name: [(metric, _find(results.values()[key], metric)) for metric in columns] for name, key in rows.items()}
+    cells = {
+        name: [(metric, find_value(results.values()[key], metric)) for metric in columns] for name, key in rows.items()
+    }
     columns = columns[: _fitting(cells.values(), max(map(len, rows)))]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     table.add_column("method", overflow="fold", min_width=8)
@@ -169,7 +171,7 @@ def _table(results: Results, rows: Mapping[str, Key], columns: Sequence[Metric],
     for name in rows:
         values = [value for _, value in cells[name][: len(columns)]]
         table.add_row(name, *map(_cell, values))
-        marks.update(*map(_marks, values))
+        marks.update(*map(signs_of, values))
     return table, len(columns)
 
 
@@ -194,7 +196,7 @@ def _outside_table(results: Results, keys: Sequence[Key], marks: set[str]) -> Ta
         table.add_column(f"{heading}\nagainst {against}" if against else heading, justify="right", no_wrap=True)
     for method, values in rows.items():
         table.add_row(method, *map(_cell, values))
-        marks.update(*map(_marks, values))
+        marks.update(*map(signs_of, values))
     return table
 
 
@@ -244,10 +246,10 @@ def _cell(value: Value | None) -> str:
         return "–"
     shown = f"{value.value:.4f}" if math.isfinite(value.value) else "undefined"
     interval = f"\n{number(value.low)}–{number(value.high)}" if math.isfinite(value.low) else ""
-    return shown + "".join(sorted(_marks(value))) + interval
+    return shown + "".join(sorted(signs_of(value))) + interval
 
 
-def _marks(value: Value | None) -> set[str]:
+def signs_of(value: Value | None) -> set[str]:
     """Signs behind a value that the legend explains."""
     marks: set[str] = set()
     if value is None:
@@ -261,12 +263,14 @@ def _marks(value: Value | None) -> set[str]:
     return marks
 
 
-def _find(values: Sequence[Value], metric: Metric) -> Value | None:
+def find_value(values: Sequence[Value], metric: Metric) -> Value | None:
+    """A metric under its own average; None where there is none."""
     found = (value for value in values if value.metric == metric.name and value.average == metric.average)
     return next(found, None)
 
 
-def _title(results: Results, dataset: str, keys: Sequence[Key]) -> str:
+def dataset_title(results: Results, dataset: str, keys: Sequence[Key]) -> str:
+    """What a table of a data set is of: its images and pixels, or its samples."""
     evaluators = [results.evaluators[key] for key in keys]
     counts = {len(evaluator.statistics.names) for evaluator in evaluators}
     pixels = {int(evaluator.n_pixels.sum()) for evaluator in evaluators}
@@ -280,7 +284,8 @@ def _range(counts: set[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _legend(results: Results, marks: set[str], n_shown: int) -> str:
+def legend(results: Results, marks: set[str], n_shown: int) -> str:
+    """What the marks of the tables mean, and what intervals resample, in one line."""
     settings = results.settings
     unit = " or ".join(dict.fromkeys(evaluator.unit for evaluator in results.evaluators.values()))
     shown = {metric.average for evaluator in results.evaluators.values() for metric in evaluator.metrics}
