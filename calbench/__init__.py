@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from calbench.calibration import calibrate
     from calbench.calibrators import CALIBRATORS, Calibrator, load_calibrator, save_calibrator
     from calbench.leaderboard import Calibration
+    from calbench.report.display import ReliabilityDisplay
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _LATER = {
     "CALIBRATORS": "calbench.calibrators",
     "Calibration": "calbench.leaderboard",
     "Calibrator": "calbench.calibrators",
+    "ReliabilityDisplay": "calbench.report.display",
     "calibrate": "calbench.calibration",
     "load_calibrator": "calbench.calibrators",
     "save_calibrator": "calbench.calibrators",
@@ -63,6 +65,7 @@ __all__ = [
     "Calibration",
     "Calibrator",
     "Metric",
+    "ReliabilityDisplay",
     "Results",
     "Run",
     "Sample",

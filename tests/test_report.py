@@ -57,7 +57,7 @@ def test_the_heading_has_the_numbers_of_the_table(
             f"{row.value:.4f}",
             f"[{row.low:.4f}, {row.high:.4f}]",
             "15 bins, 12 images",
-            "147\u2009456 pixels",
+            "147\u00a0456 pixels",
         ):
             assert shown in title
     with Image.open(tmp_path / "a.png") as image:
