@@ -296,9 +296,11 @@ def match_files(folders: Folders, *, pred_suffix: str = "", gt_suffix: str = "")
     )
 
 
-def with_pictures(pairs: Sequence[Pair], folder: Path) -> tuple[Pair, ...]:
+def with_pictures(pairs: Sequence[Pair], folder: Path, *, partial: bool = False) -> tuple[Pair, ...]:
     """The pairs with the pictures that their predictions were made from, matched by stem.
 
+    Args:
+        partial: whether pairs without a picture are left as they are.
     Raises:
         InputError: a folder that does not exist or holds no image.
         PairingError: images without a picture, or pictures that share a name.
@@ -314,12 +316,12 @@ def with_pictures(pairs: Sequence[Pair], folder: Path) -> tuple[Pair, ...]:
             f"pictures in {folder} share names, so that they cannot be told apart; keep one file a name:\n{listing(doubled)}"
         )
     missing = [pair.name for pair in pairs if names[pair.name] not in picture_of]
-    if missing:
+    if missing and not partial:
         raise PairingError(
             f"of {plural(len(pairs), 'image')}, {len(missing)} without a picture in {folder}:\n{listing(missing)}\n"
             f"pictures match on the stem, and are {', '.join(FORMATS)} files; complete the folder"
         )
-    return tuple(replace(pair, image=picture_of[names[pair.name]]) for pair in pairs)
+    return tuple(replace(pair, image=picture_of.get(names[pair.name])) for pair in pairs)
 
 
 def refuse_mixing(output: Path, templates: Mapping[str, str | None], *, around: bool = False) -> None:
