@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 import tomllib
@@ -512,6 +513,133 @@ def _apply(jobs: int | None, resume: bool, force: bool, as_json: bool, quiet: bo
     click.echo(json.dumps(applied.to_json(), indent=2, ensure_ascii=False) if as_json else applied.text)
 
 
+@main.command("report")
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    metavar="RESULTS...",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)
+@_options(
+    [
+        click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR",
+                     help="Folder for report.html, the tables and plots/."),
+        click.option("--title", default="Calibration report", show_default=True, help="Title of the page."),
+        click.option("--metrics", metavar=NAMES, help="Columns of the tables. Default: the headline metrics of the profile."),
+        click.option("--spread", type=click.Choice(["none", "interval", "pm"]), default="none", show_default=True,
+                     help="Beside each value in table.md and table.tex: its interval, or ± half the width of it."),
+        click.option("--formats", default="png,pdf,svg", show_default=True, metavar=NAMES, help="Files of each plot."),
+        click.option("--images", metavar="DIR",
+                     help="Pictures the predictions were made from (folder or template), shown in the gallery."),
+        click.option("--gallery", type=click.IntRange(min=0), default=3, show_default=True, metavar="N",
+                     help="Worst and best images of each method on each data set; 0 for none."),
+        click.option("--gallery-by", metavar="METRIC", help="What ranks those images. Default: the top-label error."),
+        click.option("--force", is_flag=True, help="Replace the report that DIR already holds."),
+    ],
+    _JOBS,
+    [click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")],
+    _CONFIG,
+)  # fmt: skip
+def _report(folders: tuple[Path, ...], output: Path, force: bool, jobs: int | None, quiet: bool, **given: Any) -> None:
+    """Write the page, the tables and the plots for a paper from results folders.
+
+    RESULTS are folders that `calbench evaluate -o` or `calbench calibrate -o` wrote, under the same settings. Numbers are
+    theirs; no pixel is read again, except for the gallery of worst and best images, where the files are still at hand.
+
+    \b
+    Examples:
+      calbench report results -o report
+      calbench report results fits -o report --spread interval --images 'data/{dataset}/images'
+      calbench report results -o report --metrics ece,nll,mae --formats pdf --gallery 0
+    """
+    from calbench.report.build import ReportOptions, write_report
+
+    options = ReportOptions(
+        **{**given, "metrics": _names(given["metrics"]), "formats": tuple(_names(given["formats"]) or ())}
+    )
+    if (output / "report.html").exists() and not force:
+        raise InputError(f"{output} already holds a report; replace it with --force, or choose another -o")
+    say = _announcer(quiet)
+    written = write_report(
+        folders, output, options, command=_command_line(), jobs=jobs, progress=not quiet, announce=say
+    )
+    plots = sum(path.parent.name == "plots" for path in written)
+    say(
+        f"wrote {', '.join(path.name for path in written if path.parent == output)} and {plural(plots, 'file')} in plots/"
+    )
+    if not quiet:
+        click.echo(written[-1])
+
+
+@main.command("compare")
+@click.argument("results", nargs=-1, required=True, metavar="RESULTS...")
+@_options(
+    [
+        click.option("--metrics", metavar=NAMES, help="Only these metrics (see `calbench metrics`)."),
+        click.option("--all", "show_all", is_flag=True, help="Print every metric, not the headline metrics alone."),
+        click.option("--fail-if", "gates", multiple=True, metavar="EXPR",
+                     help="Exit with 3 if B is so: 'ece > 0.05', or 'delta(ece) > 0.002' for B − A (repeatable)."),
+        click.option("--ci", type=float, help="Level of the intervals. Default: that of A."),
+        click.option("--n-boot", type=int, help="Bootstrap replicates; 0 for none. Default: those of A."),
+        click.option("--seed", type=int, help="Seed of the bootstrap. Default: that of A."),
+        click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="OUT",
+                     help="Folder for comparison.csv and comparison.json."),
+        click.option("--force", is_flag=True, help="Replace a comparison that OUT already holds."),
+    ],
+    [_JSON, click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")],
+    _CONFIG,
+)  # fmt: skip
+def _compare(
+    results: tuple[str, ...],
+    metrics: str | None,
+    show_all: bool,
+    gates: tuple[str, ...],
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Compare methods on the images they share, by paired bootstrap; B − A, and whether it is told from chance.
+
+    RESULTS are folders of `calbench evaluate -o` or `calbench calibrate -o`, or FOLDER:METHOD for one method of them. Two
+    methods are A and B; two folders of the same methods are compared method by method; of all else every two methods are,
+    with p-values corrected by Holm's method. Data set, masks, conventions and settings must be the same; no pixel is read.
+
+    \b
+    Examples:
+      calbench compare results/old results/new
+      calbench compare results:net fits:'net + temperature' --fail-if 'delta(nll) > 0'
+      calbench compare results --metrics ece,nll,miou
+      calbench compare main branch --fail-if 'ece > 0.05' --fail-if 'delta(ece) > 0.002' --json
+    """
+    from calbench.comparison import compare
+    from calbench.report.comparisons import comparison_tables
+    from calbench.report.tables import console
+
+    if metrics is not None and show_all:
+        raise click.UsageError("--metrics names what --all prints all of: give one of them")
+    if output is not None:
+        _prepare_comparison(output, force=force)
+    found = compare(*results, metrics=_names(metrics), gates=gates, progress=not quiet, **given)
+    say = _announcer(quiet)
+    for note in found.notes:
+        say(note)
+    if output is not None:
+        say(f"wrote {' and '.join(path.name for path in found.write(output))} to {output}")
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        screen = console()
+        for table in comparison_tables(found, found.headline if metrics is None and not show_all else found.metrics):
+            screen.print(table)
+    for outcome in found.broken:
+        click.echo(outcome.text, err=True)
+    if found.broken:
+        click.get_current_context().exit(3)
+
+
 @main.command("metrics")
 @click.option("--profile", type=click.Choice(list(PROFILES)), help="Only the metrics of this profile.")
 @_JSON
@@ -567,6 +695,25 @@ _ALL_NAMES |= {
 
 def _announcer(quiet: bool) -> Callable[[str], None]:
     return (lambda _: None) if quiet else (lambda message: click.echo(message, err=True))
+
+
+def _command_line() -> str:
+    """The command that was given, with what a configuration file added, for a shell."""
+    context = click.get_current_context()
+    words = ["calbench", str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        source = context.get_parameter_source(str(parameter.name))
+        if source not in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP) or parameter.name == "force":
+            continue
+        many = value if isinstance(value, tuple) else (value,)
+        if isinstance(parameter, click.Argument):
+            words += map(str, many)
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            words += [parameter.opts[-1]] * bool(value)
+        else:
+            words += [word for item in many for word in (parameter.opts[-1], str(item))]
+    return shlex.join(words)
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -655,6 +802,17 @@ def _prepare(output: Path | None, given: dict[str, Any], *, force: bool, resume:
                 f"{output} already holds {what} ({name}); continue it with --resume, replace it with --force, "
                 "or choose another -o"
             )
+
+
+def _prepare_comparison(output: Path, *, force: bool) -> None:
+    """Refuse, before any work, to write a comparison over another, or among results, which have a file of its name."""
+    from calbench.comparison import FILES
+
+    if (output / "summary.json").exists():
+        raise InputError(f"{output} holds results; choose another -o for their comparison")
+    held = [name for name in FILES if (output / name).exists()]
+    if held and not force:
+        raise InputError(f"{output} already holds {held[0]}; replace it with --force, or choose another -o")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from calbench.evaluate import Settings
 from calbench.findings import report_lines
 from calbench.metrics import METRICS
 from calbench.plan import CollectOptions
+from calbench.report.build import write_report
 from calbench.report.tables import console, headline_tables, leaderboard_tables
 from calbench.results import Results
 from calbench.statistics.histogram import Event
@@ -28,7 +29,7 @@ def run_demo(folder: Path, *, force: bool = False) -> None:
     Raises:
         InputError: `folder` holds something else than an earlier demo, or one that is not to be replaced.
     """
-    results_folder, fits = folder / "results", folder / "fits"
+    results_folder, fits, page = folder / "results", folder / "fits", folder / "report"
     if folder.exists() and any(folder.iterdir()) and not (force and (folder / "data" / "synthetic").is_dir()):
         what = "does not hold an earlier demo to replace" if force else "is not empty; --force replaces an earlier demo"
         raise InputError(f"{folder} {what}; choose another -o")
@@ -47,7 +48,7 @@ def run_demo(folder: Path, *, force: bool = False) -> None:
     screen = console()
     for table in headline_tables(results):
         screen.print(table)
-    written = results.write(results_folder)
+    results.write(results_folder)
 
     click.echo("\nThe truth, from the formula that drew the maps:")
     for method, sharpness in DEMO_SHARPNESS.items():
@@ -62,10 +63,15 @@ def run_demo(folder: Path, *, force: bool = False) -> None:
     )
     for table in leaderboard_tables(found):
         screen.print(table)
-    written += [path for path in found.write(fits) if path.suffix == ".safetensors" or path.name == "comparison.csv"]
+    found.write(fits)
+
+    command = f"calbench report {results_folder} {fits} -o {page}"
+    click.echo(f"\n$ {command}")
+    *rest, html = write_report((results_folder, fits), page, command=command)
+    click.echo(f"{len(rest)} files beside the page: tables for a paper, and every plot as PNG, PDF and SVG")
 
     click.echo("\nOpen these:")
-    for path in written:
+    for path in (html, page / "table.tex", page / "plots", results_folder / "summary.csv", fits / "comparison.csv"):
         click.echo(f"  {path}")
 
 

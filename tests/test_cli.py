@@ -773,8 +773,9 @@ def test_demo_runs_and_says_which_files_to_open(calbench: Run, tmp_path: Path) -
     result = calbench("demo", "-o", tmp_path / "demo")
     assert result.exit_code == 0, result.output
     paths = [Path(line.strip()) for line in result.stdout.split("Open these:")[1].splitlines() if line.strip()]
-    assert len(paths) == len(FILES) + 3 + 5  # diagrams; the comparison and four calibrators
+    assert [path.name for path in paths] == ["report.html", "table.tex", "plots", "summary.csv", "comparison.csv"]
     assert all(path.exists() for path in paths)
+    assert "overconfident + temperature" in paths[0].read_text(encoding="utf-8"), "what was fitted is on the page, too"
     truth = float(result.stdout.split("overconfident    ece ")[1].split()[0])
     rows = pd.read_csv(tmp_path / "demo" / "results" / "summary.csv")
     row = rows[(rows.method == "overconfident") & (rows.metric == "ece") & (rows.average == "pixels")].iloc[0]

@@ -1,0 +1,233 @@
+"""`calbench report`: from results folders to the tables, the plots and the page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from calbench.comparison import Noise, as_good, noise
+from calbench.errors import InputError, UnknownName
+from calbench.evaluate import Evaluator, Settings
+from calbench.intervals import MIN_UNITS
+from calbench.io.files import atomic, write_text
+from calbench.metrics import METRICS
+from calbench.parallel import check_jobs, default_jobs, parallel_map
+from calbench.progress import progress_bar
+from calbench.report.gallery import GalleryRow, gallery
+from calbench.report.page import Page, render_page
+from calbench.report.paper import SPREADS, Spread, WideTable, latex, markdown, wide_frame, wide_tables
+from calbench.report.plots import Plot, plots_of
+from calbench.report.style import FORMATS, Format, rendered
+from calbench.results import SUMMARY_COLUMNS, Results
+from calbench.saved import load_results, merged
+from calbench.statistics import Statistics
+
+GALLERY_ROWS = 240
+"""Five pictures of some 5 KB each: 6 MB of the page at most."""
+PLOT = 8
+"""A plot in three formats takes as long as collecting so many images."""
+ROWS = 50
+"""So many rows are resampled while one image is collected."""
+FILES = ("summary.csv", "table.csv", "table.md", "table.tex", "per_image.csv", "reliability.csv", "report.html")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report shows, and how.
+
+    Attributes:
+        title: of the page.
+        metrics: columns of the tables; None for the headline metrics of the profile.
+        spread: what stands beside a value in table.md and table.tex: "none", "interval" or "pm" (± half its width).
+        formats: of the plots; the page shows them whatever is written.
+        images: folder or template of the pictures that predictions were made from, for the gallery.
+        gallery: worst and best images of each method on each data set; 0 for none.
+        gallery_by: metric that ranks them; None for the error of the profile's first reliability diagram.
+    """
+
+    title: str = "Calibration report"
+    metrics: tuple[str, ...] | None = None
+    spread: Spread = "none"
+    formats: tuple[Format, ...] = FORMATS
+    images: str | None = None
+    gallery: int = 3
+    gallery_by: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (*(self.metrics or ()), *([self.gallery_by] if self.gallery_by else [])):
+            if name not in METRICS:
+                raise UnknownName("metric", name, METRICS)
+        for what, given, known in (("spread", (self.spread,), SPREADS), ("format", self.formats, FORMATS)):
+            for name in given:
+                if name not in known:
+                    raise UnknownName(what, name, known)
+
+
+def write_report(
+    folders: Sequence[str | Path],
+    output: str | Path,
+    options: ReportOptions | None = None,
+    *,
+    command: str = "",
+    jobs: int | None = None,
+    progress: bool = False,
+    announce: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Write the report on the results in `folders` to `output`, and return the paths of its files, the page last.
+
+    Numbers are read from the results, not computed again; pixels are read for the gallery alone, where they still are.
+
+    Args:
+        folders: of `calbench evaluate -o` or `calbench calibrate -o`.
+        output: folder; what an earlier report left there is replaced.
+        command: that reproduces the page, to be shown on it.
+        jobs: processes that draw; None chooses.
+        progress: whether to show it on stderr.
+        announce: takes lines for people.
+    Raises:
+        FormatError: a folder holds no finished results.
+        MergeError: folders whose numbers do not go together.
+        InputError: `output` is one of the folders.
+    """
+    options = options or ReportOptions()
+    output = Path(output)
+    check_jobs(jobs)
+    if any(output.resolve() == Path(folder).resolve() for folder in folders):
+        raise InputError(f"{output} holds the results that the report is about; choose another folder for the report")
+    parts = {str(folder): load_results(folder) for folder in folders}
+    results = merged(parts)
+    tables = wide_tables(results, options.metrics)
+    plots = plots_of(results)
+    _clear(output)
+    figures = _drawn(plots, output / "plots", options.formats, jobs, progress=progress)
+    noises, tied = _compared(results, tables, jobs, progress=progress)
+    rows: list[GalleryRow] = []
+    notes: list[str] = []
+    if options.gallery:
+        homes = {key: part.run.options for part in parts.values() for key in part.evaluators}
+        with progress_bar("gallery", GALLERY_ROWS, enabled=progress) as advance:
+            rows, notes = gallery(
+                results,
+                homes,
+                images=options.images,
+                by=options.gallery_by,
+                each=options.gallery,
+                limit=GALLERY_ROWS,
+                advance=advance,
+                jobs=jobs,
+            )
+    for note in notes:
+        announce(note)
+    _write_tables(output, results, parts, tables, options)
+    page = Page(
+        title=options.title,
+        results=results,
+        tables=tables,
+        noise=noises,
+        as_good=tied,
+        figures=figures,
+        gallery=rows,
+        notes=notes,
+        sources={
+            name: {"settings": asdict(part.settings), "collected": dict(part.run.options)}
+            for name, part in parts.items()
+        },
+        command=command,
+    )
+    write_text(output / "report.html", render_page(page))
+    drawn = [output / "plots" / f"{plot.name}.{kind}" for plot in plots for kind in options.formats]
+    return [*(output / name for name in FILES[:-1]), *drawn, output / "report.html"]
+
+
+def _clear(output: Path) -> None:
+    """Remove the page and the plots of an earlier report: a folder with a page is a complete report."""
+    if (output / "report.html").exists():
+        (output / "report.html").unlink()
+        shutil.rmtree(output / "plots", ignore_errors=True)
+
+
+def _drawn(
+    plots: Sequence[Plot], folder: Path, formats: tuple[Format, ...], jobs: int | None, *, progress: bool
+) -> list[tuple[Plot, str]]:
+    """Every plot with its SVG text, each written in every format, drawn side by side in worker processes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, str] = {}
+    with progress_bar("plots", len(plots), enabled=progress) as advance:
+        jobs = default_jobs(PLOT * len(plots)) if jobs is None else jobs
+        for name, svg in parallel_map(_Draw(folder, formats), plots, jobs):
+            found[name] = svg
+            advance()
+    return [(plot, found[plot.name]) for plot in plots]
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws one plot and writes its files."""
+
+    folder: Path
+    formats: tuple[Format, ...]
+
+    def __call__(self, plot: Plot) -> tuple[str, str]:
+        files = rendered(plot.draw(), dict.fromkeys((*self.formats, "svg")), salt=plot.name)
+        for kind in self.formats:
+            with atomic(self.folder / f"{plot.name}.{kind}") as temporary:
+                temporary.write_bytes(files[kind])
+        return plot.name, files["svg"].decode("utf-8")
+
+
+def _compared(
+    results: Results, tables: Sequence[WideTable], jobs: int | None, *, progress: bool
+) -> tuple[dict[str, list[Noise]], dict[tuple[str, str], frozenset[str]]]:
+    """For each data set how large a difference must be to be none of chance, and the methods as good as the best."""
+    noises: dict[str, list[Noise]] = {}
+    tied: dict[tuple[str, str], frozenset[str]] = {}
+    tasks = []
+    for table in tables:
+        metrics = tuple(column.metric for column in table.columns if column.metric.interval)
+        rows = {
+            key.name: results.evaluators[key].statistics
+            for key in table.keys
+            if not table.outside and results.evaluators[key].n_units >= MIN_UNITS
+        }
+        if metrics and results.settings.n_boot and len(rows) > 1:
+            names = tuple(metric.name for metric in metrics)
+            tasks.append((table.dataset, rows, replace(results.settings, metrics=names, exclude=())))
+    n_rows = sum(len(part.names) for _, rows, _ in tasks for part in rows.values())
+    jobs = default_jobs(n_rows // ROWS) if jobs is None else jobs
+    with progress_bar("differences", len(tasks), enabled=progress) as advance:
+        for dataset, noises[dataset], as_good_of in parallel_map(_compare, tasks, min(jobs, max(len(tasks), 1))):
+            tied |= {(dataset, metric): names for metric, names in as_good_of.items()}
+            advance()
+    return noises, tied
+
+
+def _compare(
+    task: tuple[str, Mapping[str, Statistics], Settings],
+) -> tuple[str, list[Noise], dict[str, frozenset[str]]]:
+    """The methods of one data set in pairs, by evaluators that compute the metrics of the table alone."""
+    dataset, rows, settings = task
+    evaluators = {name: Evaluator(replace(part, regions={}), settings) for name, part in rows.items()}
+    tied = {metric.name: as_good(evaluators, metric) for metric in settings.chosen}
+    return dataset, noise(evaluators, settings.chosen), tied
+
+
+def _write_tables(
+    output: Path, results: Results, parts: Mapping[str, Results], tables: Sequence[WideTable], options: ReportOptions
+) -> None:
+    for name, frame in (
+        ("summary.csv", results.summary[list(SUMMARY_COLUMNS)]),
+        ("table.csv", wide_frame(tables, spread=options.spread)),
+        ("reliability.csv", results.reliability),
+    ):
+        with atomic(output / name) as temporary:
+            frame.to_csv(temporary, index=False, lineterminator="\n")
+    with atomic(output / "per_image.csv") as temporary:
+        only = next(iter(parts))
+        if len(parts) == 1 and (Path(only) / "per_image.csv").is_file():  # as it is: the largest file by far
+            shutil.copyfile(Path(only) / "per_image.csv", temporary)
+        else:
+            results.per_image.to_csv(temporary, index=False, lineterminator="\n")
+    write_text(output / "table.md", markdown(tables, spread=options.spread, results=results))
+    write_text(output / "table.tex", latex(tables, spread=options.spread, results=results))
