@@ -28,8 +28,11 @@ from calbench.statistics.storage import load_run, save_run
 if TYPE_CHECKING:
     from calbench.calibration import calibrate
     from calbench.calibrators import CALIBRATORS, Calibrator, load_calibrator, save_calibrator
+    from calbench.comparison import compare
     from calbench.leaderboard import Calibration
+    from calbench.report.build import write_report
     from calbench.report.display import ReliabilityDisplay
+    from calbench.saved import load_results
 
 __version__ = "0.1.0"
 
@@ -39,8 +42,11 @@ _LATER = {
     "Calibrator": "calbench.calibrators",
     "ReliabilityDisplay": "calbench.report.display",
     "calibrate": "calbench.calibration",
+    "compare": "calbench.comparison",
     "load_calibrator": "calbench.calibrators",
+    "load_results": "calbench.saved",
     "save_calibrator": "calbench.calibrators",
+    "write_report": "calbench.report.build",
 }
 """Public names whose modules are loaded when they are first asked for."""
 
@@ -73,10 +79,13 @@ __all__ = [
     "Statistics",
     "calibrate",
     "collect",
+    "compare",
     "errors",
     "evaluate",
     "load_calibrator",
+    "load_results",
     "load_run",
     "save_calibrator",
     "save_run",
+    "write_report",
 ]

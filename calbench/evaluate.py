@@ -273,6 +273,13 @@ class Evaluator:
                 results += self._class_values(metric, over_images)
         return results
 
+    def forget(self) -> None:
+        """Let go of what led to the numbers, some 50 MB a thousand images; whatever needs it later computes it again."""
+        self._views.clear()
+        self._residuals.clear()
+        for name in ("pooled", "units", "_image_values", "_replicate_means"):
+            self.__dict__.pop(name, None)
+
     def per_image(self) -> dict[str, Array]:
         """One column a metric, `(rows,)`."""
         return {metric.name: self.image_values(metric) for metric in self.metrics if metric.per_image}

@@ -117,6 +117,8 @@ class Results:
                 if key in self.outside:
                     values += [value for separation in self._separations(key) for value in separation.values()]
                 self._values[key] = values
+                evaluator.per_image()  # its columns stay
+                evaluator.forget()
                 advance()
         return self._values
 
@@ -209,7 +211,11 @@ class Results:
     @cached_property
     def diagrams(self) -> dict[Key, dict[Event, tuple[list[ReliabilityBin], Value]]]:
         """For each data set, method and region, and each event, the reliability bins and the error they add up to."""
-        return {key: evaluator.diagrams() for key, evaluator in self.evaluators.items()}
+        found = {}
+        for key, evaluator in self.evaluators.items():
+            found[key] = evaluator.diagrams()
+            evaluator.forget()
+        return found
 
     @cached_property
     def reliability(self) -> pd.DataFrame:

@@ -17,12 +17,13 @@ from click.testing import Result
 from PIL import Image
 
 from calbench import Results, Run, Settings
-from calbench.comparison import COLUMNS, FILES, Comparison, as_good, compare, noise
+from calbench.comparison import COLUMNS, FILES, Comparison, compare
 from calbench.differences import holm, noise_level, paired_difference, win_rate
 from calbench.errors import FormatError, InputError, MergeError, OptionError, UnknownName
 from calbench.evaluate import Evaluator
 from calbench.intervals import resampling_weights, small_sample_factor
 from calbench.metrics import METRICS
+from calbench.noise import as_good, noise
 from calbench.report.comparisons import comparison_tables, verdict
 from calbench.report.tables import console
 from calbench.results import Key

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from calbench import Results, Run, Sample, Settings, collect
-from calbench.comparison import as_good, noise
+from calbench.noise import as_good, noise
 from calbench.report.gallery import GalleryRow
 from calbench.report.page import Page, render_page, themed
 from calbench.report.page import _linked as linked

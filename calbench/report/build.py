@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from calbench.comparison import Noise, as_good, noise
 from calbench.errors import InputError, UnknownName
 from calbench.evaluate import Evaluator, Settings
 from calbench.intervals import MIN_UNITS
 from calbench.io.files import atomic, write_text
 from calbench.metrics import METRICS
+from calbench.noise import Noise, as_good, noise
 from calbench.parallel import check_jobs, default_jobs, parallel_map
 from calbench.progress import progress_bar
 from calbench.report.gallery import GalleryRow, gallery

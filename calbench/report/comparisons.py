@@ -10,11 +10,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from calbench.comparison import Common, Comparison, Contrast
+from calbench.comparison import Comparison, Contrast
 from calbench.errors import plural
 from calbench.intervals import MIN_UNITS
 from calbench.metrics import METRICS, Metric
 from calbench.report.tables import MOST_COLUMNS, NOT_TOLD_APART, WIDTH, number
+from calbench.sides import Common
 
 TOLD_APART = "*"
 BOX = "□"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from calbench.comparison import Noise
 from calbench.evaluate import Value, option_text
 from calbench.findings import SEVERITIES, Finding
+from calbench.noise import Noise
 from calbench.report.gallery import CAPTIONS, GalleryRow
 from calbench.report.paper import Column, WideTable
 from calbench.report.plots import Plot, Section

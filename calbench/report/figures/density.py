@@ -57,7 +57,7 @@ def kernel_density(points: JointPoints) -> Array:
     return np.asarray(density / density.max())
 
 
-def joint_density(points: JointPoints, ax: Axes, *, bar: bool = True) -> Axes:
+def joint_density(points: JointPoints, ax: Axes, *, explained: bool = True) -> Axes:
     """The joint density of confidence and accuracy on [0, 1]², on a logarithmic colour scale, with the diagonal.
 
     Below the diagonal confidence is too high. Blank where the density is less than 10⁻⁴ of the largest.
@@ -65,7 +65,7 @@ def joint_density(points: JointPoints, ax: Axes, *, bar: bool = True) -> Axes:
     Args:
         points: of `Evaluator.joint`; without any the axes stay empty.
         ax: to draw on.
-        bar: whether to explain the colours beside the axes.
+        explained: whether to name the sides of the diagonal, and the colours beside the axes.
     """
     from matplotlib.colors import LogNorm
 
@@ -74,15 +74,16 @@ def joint_density(points: JointPoints, ax: Axes, *, bar: bool = True) -> Axes:
         density = np.maximum(kernel_density(points), np.finfo(float).tiny)  # zeros have no logarithm
         filled = ax.contourf(nodes, nodes, density, LEVELS, cmap="YlGnBu", norm=LogNorm(LEVELS[0], 1), zorder=1)
         filled.set_rasterized(True)  # hundreds of vertices a level would fill a page of many methods
-        if bar:
+        if explained:
             _colour_bar(filled, [ax])
     ax.plot([0, 1], [0, 1], color=PAPER, linewidth=2, alpha=0.6, zorder=2)  # ink alone is lost on the darkest colour
     ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=3)
     start = 0.5 if (points.confidence >= 0.5).all() else 0.0
-    over, under = GAP_NAMES["top-label"]
-    patch = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5, "alpha": 0.8}
-    ax.text(0.97, 0.04, over, color=INK, fontsize=TEXT, ha="right", va="bottom", transform=ax.transAxes, bbox=patch)
-    ax.text(0.03, 0.96, under, color=INK, fontsize=TEXT, ha="left", va="top", transform=ax.transAxes, bbox=patch)
+    if explained:
+        over, under = GAP_NAMES["top-label"]
+        patch = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5, "alpha": 0.8}
+        ax.text(0.97, 0.04, over, color=INK, fontsize=TEXT, ha="right", va="bottom", transform=ax.transAxes, bbox=patch)
+        ax.text(0.03, 0.96, under, color=INK, fontsize=TEXT, ha="left", va="top", transform=ax.transAxes, bbox=patch)
     ax.set_xlim(start, 1)
     ax.set_ylim(0, 1)
     x_name, y_name = AXIS_NAMES["top-label"]
@@ -116,7 +117,7 @@ def joint_figure(
     figure = new_figure(2 * COLUMN, 0.8 + 1.75 * rows)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for (name, (points, bins, error)), ax in zip(panels.items(), axes, strict=False):
-        _dotted(joint_density(points, ax, bar=False), bins).set(xlabel="", ylabel="")
+        _dotted(joint_density(points, ax, explained=False), bins).set(xlabel="", ylabel="")
         ax.set_title(f"{named(name, 24)}\n{error.value:.4f}", fontsize=TEXT, color=INK)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
@@ -127,7 +128,10 @@ def joint_figure(
     figure.supxlabel(x_name, fontsize=TEXT + 1, color=INK)
     figure.supylabel(y_name, fontsize=TEXT + 1, color=INK)
     _, bins, error = next(iter(panels.values()))
-    return headed(figure, title, f"above each panel: {CAPTIONS.get(error.metric, error.metric)} from {len(bins)} bins")
+    named_error = CAPTIONS.get(error.metric, error.metric)
+    return headed(
+        figure, title, f"below the diagonal overconfident; above each panel {named_error} from {len(bins)} bins"
+    )
 
 
 def _dotted(ax: Axes, bins: Sequence[ReliabilityBin]) -> Axes:
