@@ -117,5 +117,6 @@ def _as_saved(options: Mapping[str, Any]) -> dict[str, Any]:
 def _option(key: str) -> str:
     """The name on the command line of a recorded option."""
     names = {"methods": "method", "datasets": "dataset", "void_values": "void-value", "extras": "profile",
-             "scores": "metrics, --exclude", "options": "bins, --ties, --debias-bins, --batch"}  # fmt: skip
+             "scores": "metrics, --exclude", "options": "bins, --ties, --debias-bins, --batch",
+             "pictures": "images"}  # fmt: skip
     return "images found" if key == "images" else "--" + names.get(key, key).replace("_", "-")

@@ -130,7 +130,7 @@ def collect_plans(
     notes = [*notes, *(note for plan in plans for note in plan.notes)]
     for note in notes:
         announce(note)
-    recorded = asdict(options) | {"images": fingerprint(plans)} | dict(settings or {})
+    recorded = asdict(options) | {"images": fingerprint(plans), "pictures": options.images} | dict(settings or {})
     if options.calibrator is not None:
         recorded["calibrator_digest"] = digest(read_bytes(Path(options.calibrator)))
 

@@ -397,6 +397,16 @@ def test_float_maps_and_photographs(tmp_path):
     ]
 
 
+def test_the_photographs_that_a_run_was_given_are_remembered(tmp_path):
+    preds, gts = planted({"a": 10, "b": 60})
+    pred, gt = write(tmp_path / "net", preds), write(tmp_path / "toy" / "gt", gts)
+    photos = write(tmp_path / "photos", {n: np.full((10, 14, 3), (0, 200, 0), np.uint8) for n in "ab"})
+    _, rows, notes = shown(CollectOptions(str(pred), str(gt), images=str(photos)))
+    assert (["photo" in row.pictures for row in rows], notes) == ([True, True], [])
+    _, rows, _ = shown(CollectOptions(str(pred), str(gt)))
+    assert ["photo" in row.pictures for row in rows] == [False, False]
+
+
 def test_slices_of_volumes_are_rows(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     truth, wrong = np.zeros((9, 12, 4), np.uint8), np.zeros((9, 12, 4), bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -142,10 +143,14 @@ def write_report(
 
 
 def _clear(output: Path) -> None:
-    """Remove the page and the plots of an earlier report: a folder with a page is a complete report."""
-    if (output / "report.html").exists():
-        (output / "report.html").unlink()
-        shutil.rmtree(output / "plots", ignore_errors=True)
+    """Remove the page of an earlier report, as a folder with a page is a complete report, and the plots it shows."""
+    page = output / "report.html"
+    if page.exists():
+        stems = re.findall(r'data-plot="([^"]+)"', page.read_text(encoding="utf-8", errors="replace"))
+        page.unlink()
+        for stem in stems:
+            for kind in FORMATS:
+                (output / "plots" / f"{Path(stem).name}.{kind}").unlink(missing_ok=True)
 
 
 def _drawn(

@@ -109,7 +109,7 @@ def gallery(
     Args:
         results: whose images.
         options: `run.options` of the results that hold a combination: where its files were, and how they were read.
-        images: folder of photographs, or a template with `{dataset}`.
+        images: folder of photographs, or a template with `{dataset}`; None for those that a calibrator looked at, if any.
         by: metric to rank by; None for the error of the profile's top-label diagram or, where images have no values of it,
             for the first metric that they have.
         each: images at either end.
@@ -142,7 +142,7 @@ def gallery(
     picks = {key: _picked(key, table, metric, each) for key, table in kept.items()}
     works: list[_Work] = []
     for key, chosen in picks.items():
-        found, absent = _works(sources[key], chosen, images)
+        found, absent = _works(sources[key], chosen, images or sources[key].photos)
         works += found
         lacks += absent
     shown: dict[tuple[Key, str], GalleryRow] = {}
@@ -275,10 +275,11 @@ class _Lack:
 
 @dataclass(frozen=True)
 class _Source:
-    """How the files of a combination were read; the plan has no pairs yet."""
+    """How the files of a combination were read, and where its photographs were; the plan has no pairs yet."""
 
     plan: Plan
     options: CollectOptions
+    photos: str | None
 
 
 @dataclass(frozen=True)
@@ -322,7 +323,11 @@ def _sources(
         elif "pred" not in recorded or "stored" not in conventions:
             lacks.append(_Lack(key, "unrecorded", "its files were not recorded"))
         else:
-            source = _Source(Plan(_folders(key, recorded), (), *_codings(conventions)), _reading(recorded, alone))
+            source = _Source(
+                Plan(_folders(key, recorded), (), *_codings(conventions)),
+                _reading(recorded, alone),
+                recorded.get("pictures"),
+            )
             at = source.plan.folders
             gone = [path for path in (at.pred, at.gt, at.mask) if path is not None and not path.exists()]
             if gone:

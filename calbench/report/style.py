@@ -123,7 +123,7 @@ def _steady(salt: str) -> Iterator[None]:
     """The settings of file formats for this while; letters that the font lacks show as boxes, without a warning."""
     import matplotlib as mpl
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "pdf.fonttype": 42,
         "svg.hashsalt": salt,
