@@ -39,6 +39,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/multiclass.py
 	$(BIN)/python benchmarks/temperature.py
 	$(BIN)/python benchmarks/out_of_core.py
+	$(BIN)/python benchmarks/interval_methods.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis calbench-demo

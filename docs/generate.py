@@ -1,9 +1,11 @@
-"""Write the generated pages: docs/metrics.md, docs/calibrators.md, docs/cli.md and, where the data is, docs/real-data.md.
+"""Write the generated pages: docs/metrics.md, docs/calibrators.md, docs/cli.md and, where the data is, docs/real-data.md
+and docs/worked-example.md.
 
 python docs/generate.py                          # rewrite metrics.md, calibrators.md and cli.md
 python docs/generate.py --check                  # fail if they are out of date
 python docs/generate.py --readme                 # redraw docs/images/reliability.png, which the README shows
 python docs/generate.py --real-data PATH/data    # run the real sets and rewrite real-data.md
+python docs/generate.py --worked-example PATH/data    # report on real sets, rewrite worked-example.md and its pictures
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import inspect
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -99,6 +102,40 @@ REAL_COMMANDS = (
         "calbench evaluate --pred 'data/toplabel-csv/{method}.csv' -o results/toplabel",
     ]),
 )  # fmt: skip
+
+WORKED_EXAMPLE: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]], ...] = (
+    ("Evaluate, with the regions of the objects", (
+        "calbench evaluate --pred 'data/sod/pred/{method}' --gt data/sod/gt --regions -q -o results/sod",
+        "calbench evaluate --pred 'data/drive/pred/{method}' --gt data/drive/gt --mask data/drive/fov -q -o results/drive",
+        "calbench evaluate --pred data/camvid-logits --ignore-index 11 --dataset camvid --method unet -q -o results/camvid",
+    ), ()),
+    ("See what a calibrator would gain", (
+        "calbench calibrate temperature isotonic --pred 'data/sod/pred/{method}' --method PiCANet --gt data/sod/gt"
+        " -q -o fits/sod",
+    ), ()),
+    ("Write the report", (
+        "calbench report results/sod results/drive results/camvid fits/sod -o report --images 'data/{dataset}/image'",
+    ), (
+        ("page", "The page, wide and on a phone"),
+        ("overlay_top-label_sod", "Top-label reliability of the methods on SOD, with intervals that resample images"),
+        ("reliability_foreground_sod_PiCANet", "Foreground reliability of one method"),
+        ("regions_ece_sod", "Where the error lives: boundaries, interiors, small and large objects"),
+        ("joint_sod", "Joint density of confidence and accuracy, image by image"),
+        ("images_sod", "The error of each image"),
+        ("risk-coverage_drive", "Risk and coverage on DRIVE"),
+        ("classes_camvid_unet", "The classes of CamVid"),
+    )),
+    ("Compare two methods, then all", (
+        "calbench compare results/sod:Amulet results/sod:PiCANet",
+        "calbench compare results/sod --n-boot 2000 --metrics ece,nll,mae",
+    ), ()),
+    ("Stop a pipeline where calibration got worse", (
+        "calbench compare results/sod:PiCANet results/sod:Amulet --metrics ece --fail-if 'delta(ece)>0.002'",
+    ), ()),
+)  # fmt: skip
+"""Chapter, its commands, and the plots that they drew, with what is said below each."""
+PICTURE_WIDTH = 900
+PICTURE_COLOURS = 128
 
 
 def metrics_page() -> str:
@@ -279,6 +316,72 @@ def real_data_page(data: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def worked_example_page(data: Path) -> str:
+    """From folders to the page and the tables of a paper, on real sets; its pictures go to docs/images."""
+    lines = [
+        "# A worked example: from folders to the paper",
+        "",
+        "Written by `python docs/generate.py --worked-example PATH/data`, which ran every command below as it stands, on the",
+        "public sets that [real prediction maps](real-data.md) describes. [Report and compare](report.md) says what is in",
+        "each file.",
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "data").symlink_to(data.resolve())
+        for title, commands, pictures in WORKED_EXAMPLE:
+            lines += ["", f"## {title}"]
+            for command in commands:
+                lines += ["", "```console", f"$ {command}", *_run(command, folder), "```"]
+            if pictures:
+                lines += [
+                    "",
+                    "`table.md`, which renders as:",
+                    "",
+                    (folder / "report" / "table.md").read_text("utf-8").strip(),
+                ]
+                lines += ["", "The plots, as PNG here, and beside them as PDF and SVG:"]
+            for name, caption in pictures:
+                source = folder / f"{name}.png" if name == "page" else folder / "report" / "plots" / f"{name}.png"
+                if name == "page":
+                    photograph_page(folder / "report" / "report.html", source)
+                save_small(source, DOCS / "images" / f"example-{name.lower()}.png")
+                lines += ["", f"![{caption}](images/example-{name.lower()}.png)", "", f"*{caption}.*"]
+    return "\n".join(lines) + "\n"
+
+
+def photograph_page(page: Path, target: Path) -> None:
+    """The top of an HTML page as a browser shows it, on a wide screen and, dark, on a phone, side by side."""
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    shots = []
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for width, scheme in ((1180, "light"), (390, "dark")):
+            view = browser.new_page(viewport={"width": width, "height": 1240}, color_scheme=scheme)
+            view.goto(page.resolve().as_uri())
+            shot = target.with_name(f"{target.stem}-{width}.png")
+            view.screenshot(path=shot)
+            shots.append(Image.open(shot).convert("RGB"))
+        browser.close()
+    both = Image.new("RGB", (sum(shot.width for shot in shots) + 40, shots[0].height), "#888888")
+    both.paste(shots[0], (0, 0))
+    both.paste(shots[1], (shots[0].width + 40, 0))
+    both.save(target)
+
+
+def save_small(source: Path, target: Path) -> None:
+    """A picture of at most 900 pixels' width and 128 colours."""
+    from PIL import Image
+
+    with Image.open(source) as picture:
+        picture = picture.convert("RGB")
+        if picture.width > PICTURE_WIDTH:
+            height = round(picture.height * PICTURE_WIDTH / picture.width)
+            picture = picture.resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
+        picture.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
 def _run(command: str, folder: Path) -> Iterator[str]:
     """Output of a command, errors and notes included, and its exit code where it is not 0."""
     arguments = [sys.executable, "-m", *shlex.split(command)]
@@ -308,6 +411,7 @@ def generate(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="only compare, exit 1 where a page is out of date")
     parser.add_argument("--readme", action="store_true", help="redraw the README's figure")
     parser.add_argument("--real-data", type=Path, metavar="DIR", help="also run the real sets in DIR")
+    parser.add_argument("--worked-example", type=Path, metavar="DIR", help="also report on the real sets in DIR")
     options = parser.parse_args(arguments)
     pages = {
         DOCS / "metrics.md": metrics_page(),
@@ -320,6 +424,8 @@ def generate(arguments: list[str]) -> int:
         return 1 if stale else 0
     if options.real_data:
         pages[DOCS / "real-data.md"] = real_data_page(options.real_data)
+    if options.worked_example:
+        pages[DOCS / "worked-example.md"] = worked_example_page(options.worked_example)
     if options.readme:
         draw_readme_figure()
     for path, text in pages.items():

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
-@pytest.mark.parametrize(("page", "most_lines"), [("README.md", 10), ("docs/calibration.md", 15)])
+@pytest.mark.parametrize(("page", "most_lines"), [("README.md", 10), ("docs/calibration.md", 15), ("docs/report.md", 12)])
 def test_the_code_of_a_page_prints_what_it_says(page: str, most_lines: int) -> None:
     text = (ROOT / page).read_text("utf-8")
     code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL).groups()  # type: ignore[union-attr]
@@ -64,7 +64,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_option_named_in_a_page_exists() -> None:
     options = {name for command in main.commands.values() for p in command.params for name in p.opts}
     options |= {name for p in main.params for name in p.opts} | {"--help"}
-    elsewhere = {"--check", "--readme", "--real-data", "--seeds", "--images", "--quick", "--fix"}
+    elsewhere = {"--check", "--readme", "--real-data", "--worked-example", "--seeds", "--images", "--quick", "--fix"}
     for page in PAGES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text("utf-8")))
         assert not named - options - elsewhere, page.name

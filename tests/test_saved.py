@@ -195,3 +195,18 @@ def test_calibrated_rows_join_what_was_evaluated(commands_folder: Path) -> None:
     known = {(v.metric, v.average, v.options): v.value for v in parts["fits"].values()[key]}
     found = {(v.metric, v.average, v.options): v.value for v in results.values()[key]}
     assert {k: found[k] for k in known} == pytest.approx(known, rel=1e-12, nan_ok=True)
+
+
+def test_evaluators_let_go_of_what_they_computed_and_compute_it_again_alike(sharp: Statistics) -> None:
+    results = Results(Run({("set", "net"): sharp}), Settings(**FAST))
+    evaluator = results.evaluators[Key("set", "net")]
+    first = evaluator.pooled.n_pixels, evaluator.reliability("top-label"), evaluator.joint()
+    results.values()
+    assert not evaluator._views
+    assert "_image_values" not in vars(evaluator)
+    assert evaluator.pooled.n_pixels == first[0]
+    assert repr(evaluator.reliability("top-label")) == repr(first[1])
+    np.testing.assert_array_equal(evaluator.joint().accuracy, first[2].accuracy)
+    fresh = Evaluator(sharp, results.settings)
+    for name, column in evaluator.per_image().items():
+        np.testing.assert_array_equal(column, fresh.per_image()[name])
