@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
-@pytest.mark.parametrize(("page", "most_lines"), [("README.md", 10), ("docs/calibration.md", 15), ("docs/report.md", 12)])
+@pytest.mark.parametrize(
+    ("page", "most_lines"), [("README.md", 10), ("docs/calibration.md", 15), ("docs/report.md", 12)]
+)
 def test_the_code_of_a_page_prints_what_it_says(page: str, most_lines: int) -> None:
     text = (ROOT / page).read_text("utf-8")
     code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL).groups()  # type: ignore[union-attr]
