@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -306,13 +307,9 @@ def real_data_page(data: Path) -> str:
         "soft-max tables from EFS-OpenSource/calibration-framework, top-label tables from hollance/reliability-diagrams. The",
         "CamVid logits come from a small U-Net that was trained on CamVid for this page.",
     ]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        (folder / "data").symlink_to(data.resolve())
+    with _beside(data) as folder:
         for title, commands in REAL_COMMANDS:
-            lines += ["", f"## {title}"]
-            for command in commands:
-                lines += ["", "```console", f"$ {command}", *_run(command, folder), "```"]
+            lines += _ran(title, commands, folder)
     return "\n".join(lines) + "\n"
 
 
@@ -325,13 +322,9 @@ def worked_example_page(data: Path) -> str:
         "public sets that [real prediction maps](real-data.md) describes. [Report and compare](report.md) says what is in",
         "each file.",
     ]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        (folder / "data").symlink_to(data.resolve())
+    with _beside(data) as folder:
         for title, commands, pictures in WORKED_EXAMPLE:
-            lines += ["", f"## {title}"]
-            for command in commands:
-                lines += ["", "```console", f"$ {command}", *_run(command, folder), "```"]
+            lines += _ran(title, commands, folder)
             if pictures:
                 lines += [
                     "",
@@ -380,6 +373,21 @@ def save_small(source: Path, target: Path) -> None:
             height = round(picture.height * PICTURE_WIDTH / picture.width)
             picture = picture.resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
         picture.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+@contextmanager
+def _beside(data: Path) -> Iterator[Path]:
+    """An empty folder in which the data is called `data`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "data").symlink_to(data.resolve())
+        yield Path(scratch)
+
+
+def _ran(title: str, commands: Sequence[str], folder: Path) -> Iterator[str]:
+    """A chapter: its heading, and each command with what it printed."""
+    yield from ("", f"## {title}")
+    for command in commands:
+        yield from ("", "```console", f"$ {command}", *_run(command, folder), "```")
 
 
 def _run(command: str, folder: Path) -> Iterator[str]:
