@@ -73,7 +73,7 @@ def joint_density(points: JointPoints, ax: Axes, *, explained: bool = True) -> A
         nodes = np.arange(GRID + 1) / GRID
         density = np.maximum(kernel_density(points), np.finfo(float).tiny)  # zeros have no logarithm
         filled = ax.contourf(nodes, nodes, density, LEVELS, cmap="YlGnBu", norm=LogNorm(LEVELS[0], 1), zorder=1)
-        filled.set_rasterized(True)  # hundreds of vertices a level would fill a page of many methods
+        ax.set_rasterization_zorder(1.5)  # hundreds of vertices a level would fill a page of many methods
         if explained:
             _colour_bar(filled, [ax])
     ax.plot([0, 1], [0, 1], color=PAPER, linewidth=2, alpha=0.6, zorder=2)  # ink alone is lost on the darkest colour
