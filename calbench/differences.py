@@ -91,17 +91,17 @@ def can_be_tested(metric: Metric) -> bool:
     return metric.interval and metric.rows == "pooled"
 
 
-def noise_level(one: Evaluator, other: Evaluator, metric: Metric) -> float:
-    """How large a difference must be to be told from chance: half the width of the interval of paired differences.
+def paired_draws(one: Evaluator, other: Evaluator, metric: Metric) -> tuple[float, Array]:
+    """other − one of a metric under its own average, and the same of each bootstrap replicate, `(n_boot,)`.
 
-    The interval is that of a difference of 0: the paired bootstrap's percentiles, widened by the small-sample factor. NaN
-    where there is none.
+    Deviations of the replicates are widened by the small-sample factor; NaN where there are too few units. A mean over
+    images is taken over those on which both have a value.
     """
     one, other = _where_both_are_defined(one, other, metric)
-    drawn = other.replicated(metric) - one.replicated(metric)
-    # the width of percentile limits does not depend on the value that they are put around
-    limits = percentile_interval(0.0, drawn, one.n_units_of(metric), one.settings.ci)
-    return (limits.high - limits.low) / 2
+    value = other.value_of(metric).value - one.value_of(metric).value
+    n_units = one.n_units_of(metric)
+    factor = small_sample_factor(n_units, one.settings.ci) if n_units >= MIN_UNITS else float("nan")
+    return value, value + factor * (other.replicated(metric) - one.replicated(metric) - value)
 
 
 def win_rate(before: Evaluator, after: Evaluator, metric: Metric) -> float:

@@ -9,9 +9,11 @@ from itertools import combinations
 
 import numpy as np
 
-from calbench.differences import ALPHA, can_be_tested, holm, noise_level, paired_difference
+from calbench.differences import ALPHA, can_be_tested, paired_draws
 from calbench.evaluate import Evaluator
+from calbench.intervals import small_sample_factor
 from calbench.metrics import Metric
+from calbench.statistics.rows import Array
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,16 @@ def noise(evaluators: Mapping[str, Evaluator], metrics: Sequence[Metric]) -> lis
         evaluators: of one data set, by method.
         metrics: to say it of.
     """
-    pairs = [
-        pair for pair in combinations(evaluators.values(), 2) if pair[0].statistics.names == pair[1].statistics.names
-    ]
     found = []
     for metric in metrics:
-        both = [pair for pair in pairs if can_be_tested(metric) and all(metric in e.metrics for e in pair)]
-        levels = np.array([noise_level(*pair, metric) for pair in both if pair[0].settings.n_boot])
+        pairs = combinations(_tested(evaluators, metric).values(), 2)
+        levels = np.array(
+            [
+                _half_width(paired_draws(*pair, metric)[1], pair[0].settings.ci)
+                for pair in pairs
+                if pair[0].statistics.names == pair[1].statistics.names
+            ]
+        )
         levels = levels[np.isfinite(levels)]
         if len(levels):
             middle, least, most = float(np.median(levels)), float(levels.min()), float(levels.max())
@@ -57,23 +62,58 @@ def noise(evaluators: Mapping[str, Evaluator], metrics: Sequence[Metric]) -> lis
 
 
 def as_good(evaluators: Mapping[str, Evaluator], metric: Metric) -> frozenset[str]:
-    """The best method, and those that the paired test does not tell apart from it at 5 %.
+    """The best method, and those that are not told apart from it at 5 %.
 
-    p-values are corrected by Holm's method over the comparisons with the best. Methods on other images than the best are
-    not tested, and not among them. Empty where neither direction is better.
+    The best is known from these images alone, and so could be any: a method differs from it where |d| > c · s, d their
+    difference, s the spread of its replicates, and c the 95 % quantile of the largest |d* − d| / s over all pairs of methods.
+    Methods on other images than the best are not tested, and not among them. Empty where neither direction is better.
 
     Args:
         evaluators: of one data set, by method.
         metric: to rank them by.
+    Reference: Romano & Wolf, 2005 (doi:10.1198/016214504000000539), in one step.
     """
     if metric.better not in ("lower", "higher"):
         return frozenset()
-    values = {name: e.value_of(metric).value for name, e in evaluators.items() if metric in e.metrics}
+    known = _tested(evaluators, metric)
+    values = {name: e.value_of(metric).value for name, e in known.items()}
     values = {name: value for name, value in values.items() if math.isfinite(value)}
     if not values:
         return frozenset()
     best = (min if metric.better == "lower" else max)(values, key=values.__getitem__)
-    names = evaluators[best].statistics.names
-    others = [name for name in values if name != best and evaluators[name].statistics.names == names]
-    p_values = holm([paired_difference(evaluators[best], evaluators[name], metric).p_value for name in others])
-    return frozenset({best, *(name for name, p in zip(others, p_values, strict=True) if p >= ALPHA)})
+    alike = [name for name in values if known[name].statistics.names == known[best].statistics.names]
+    found = {pair: paired_draws(known[pair[0]], known[pair[1]], metric) for pair in combinations(alike, 2)}
+    largest = np.zeros(known[best].settings.n_boot)
+    size: dict[tuple[str, str], float] = {}
+    for pair, (value, drawn) in found.items():
+        spread = np.nanstd(drawn) if np.isfinite(drawn).any() else np.nan
+        if spread > 0:
+            largest = np.fmax(largest, np.abs(drawn - value) / spread)
+            size |= dict.fromkeys((pair, pair[::-1]), float(abs(value) / spread))
+        elif value == 0:  # the same predictions
+            size |= dict.fromkeys((pair, pair[::-1]), 0.0)
+    n_units, level = known[best].n_units_of(metric), known[best].settings.ci
+    # draws are widened for an interval of one difference; the largest of many lies further out, where t is wider
+    further = small_sample_factor(n_units, 1 - ALPHA / max(len(found), 1)) / small_sample_factor(n_units, level)
+    limit = further * np.quantile(largest, 1 - ALPHA, method="higher")
+    return frozenset({best, *(name for name in alike if size.get((best, name), math.inf) <= limit)})
+
+
+def _tested(evaluators: Mapping[str, Evaluator], metric: Metric) -> dict[str, Evaluator]:
+    """The methods that have resampled values of a metric which are their own, not those of the maps before calibration."""
+    return {
+        name: evaluator
+        for name, evaluator in evaluators.items()
+        if can_be_tested(metric)
+        and evaluator.settings.n_boot
+        and metric in evaluator.metrics
+        and "levels=uncalibrated" not in evaluator.value_of(metric).options
+    }
+
+
+def _half_width(drawn: Array, level: float) -> float:
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return math.nan
+    low, high = np.quantile(drawn, ((1 - level) / 2, (1 + level) / 2))
+    return float(high - low) / 2

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calbench.agreement import named_alike, refuse_other_ground_truth
 from calbench.errors import FormatError, MergeError
 from calbench.evaluate import ReliabilityBin, Settings, Value
 from calbench.metrics import METRICS
@@ -69,11 +70,12 @@ def merged(parts: Mapping[str, Results]) -> Results:
     Args:
         parts: results by the name of their folder.
     Raises:
-        MergeError: other settings, or the same method on the same data set with other numbers.
+        MergeError: other settings, another ground truth of a data set, or the same method on it with other numbers.
     """
     if len(parts) == 1:
         return next(iter(parts.values()))
     settings = _common_settings(parts)
+    _refuse_other_masks(parts)
     home = _homes(parts)
     inside: dict[tuple[str, str], Statistics] = {}
     outside: dict[tuple[str, str], Statistics] = {}
@@ -107,7 +109,7 @@ def merged(parts: Mapping[str, Results]) -> Results:
 
 
 def _homes(parts: Mapping[str, Results]) -> dict[Key, str]:
-    """The folder that each method on each data set is taken from: of equal ones that which knows most of it.
+    """The folder that each method on each data set is taken from: of equal ones that which knows most of it, regions too.
 
     Raises:
         MergeError: they are not equal.
@@ -120,15 +122,36 @@ def _homes(parts: Mapping[str, Results]) -> dict[Key, str]:
             if key not in home:
                 home[key] = name
                 continue
-            earlier = parts[home[key]].values()[key]
-            if not _agree(earlier, values):
+            if not _agree(parts[home[key]].values()[key], values):
                 raise MergeError(
                     f"{key.name} on {key.dataset} is in {home[key]} and in {name} with other numbers; evaluate one of them "
                     "under another name (--method, --dataset), or leave it out"
                 )
-            if len(values) > len(earlier):
+            if _known_of(key, part) > _known_of(key, parts[home[key]]):
                 home[key] = name
     return home
+
+
+def _known_of(key: Key, part: Results) -> int:
+    """How many numbers a folder has of a method on a data set and its regions."""
+    return sum(len(values) for other, values in part.values().items() if other._replace(region=ALL) == key)
+
+
+def _refuse_other_masks(parts: Mapping[str, Results]) -> None:
+    """Methods on one data set, in whatever folder, were held against the same ground truth.
+
+    Raises:
+        MergeError: they were not; their numbers would not belong in one table.
+    """
+    first: dict[str, tuple[str, Statistics]] = {}
+    for name, part in parts.items():
+        for key, evaluator in part.evaluators.items():
+            if key.region == ALL:
+                label = f"{key.name} in {name}"
+                rows = named_alike(replace(evaluator.statistics, regions={}))
+                known, theirs = first.setdefault(key.dataset, (label, rows))
+                if known != label:
+                    refuse_other_ground_truth(key.dataset, [(known, theirs), (label, rows)])
 
 
 def _agree(first: Sequence[Value], second: Sequence[Value]) -> bool:

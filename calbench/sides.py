@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
+from calbench.agreement import named_alike, refuse_other_ground_truth, selected
 from calbench.errors import MergeError, OptionError, UnknownName, listing, plural
 from calbench.evaluate import Evaluator, Settings
 from calbench.results import Results
 from calbench.saved import load_results
 from calbench.statistics import Statistics
 from calbench.statistics.bundle import ALL
-from calbench.statistics.rows import MEMBER, owner
 
 Mode = Literal["pair", "methods", "matrix"]
 
-_TRUTH = (
-    "classes", "mask_coding", "gt_threshold", "void_values", "ignore_index", "reduce_zero_label", "label_map",
-    "field_of_view", "samples",
-)  # fmt: skip
-"""Conventions of the ground truth: what two sides both state must be the same."""
-_ROWS = ("table", "volumes")
-"""Conventions of what rows are; stated only where it is so."""
 _STORED = ("input", "stored", "layout", "pred_threshold")
 """Conventions of how predictions are stored, which may differ."""
 
@@ -149,85 +140,22 @@ def on_common_images(dataset: str, sides: Sequence[Side], settings: Settings) ->
     Raises:
         MergeError: too few of them, or other conventions or masks.
     """
-    rows = [_named_alike(replace(side.statistics[dataset], regions={})) for side in sides]
-    for side, theirs in zip(sides[1:], rows[1:], strict=True):
-        _refuse_other_conventions(dataset, (sides[0].label, side.label), (rows[0].conventions, theirs.conventions))
-    names = sorted(set.intersection(*(set(part.names) for part in rows)))
+    rows = [(side.label, named_alike(replace(side.statistics[dataset], regions={}))) for side in sides]
+    names = refuse_other_ground_truth(dataset, rows)
     if len(names) < 2:
-        has = [f"{side.label}: {_some(part.names)}" for side, part in zip(sides, rows, strict=True)]
+        has = [f"{label}: {_some(part.names)}" for label, part in rows]
         raise MergeError(
             f"the methods share {plural(len(names), 'image')} of {dataset}; expected at least 2 to resample:\n"
             f"{listing(has, limit=len(has))}\nimages are matched by their names: are these of one data set?"
         )
-    left_out = tuple(tuple(name for name in part.names if name not in set(names)) for part in rows)
-    rows = [_selected(part, names) for part in rows]
-    for side, theirs in zip(sides[1:], rows[1:], strict=True):
-        _refuse_other_masks(dataset, (sides[0].label, side.label), (rows[0], theirs))
-    evaluators = [Evaluator(part, settings) for part in rows]
+    left_out = tuple(tuple(name for name in part.names if name not in set(names)) for _, part in rows)
+    evaluators = [Evaluator(selected(part, names), settings) for _, part in rows]
     n_pixels = int(evaluators[0].n_pixels.sum())
     return Common(dataset, len(names), n_pixels, evaluators[0].unit, left_out), evaluators
 
 
-def _named_alike(rows: Statistics) -> Statistics:
-    """The rows of a table, which are groups of its samples by their place, without the name of its file."""
-    if "table" not in rows.conventions or len({owner(name) for name in rows.names}) > 1:
-        return rows
-    names = tuple(name.rpartition(MEMBER)[2] for name in rows.names)
-    parts: dict[str, Any] = {kind: replace(part, names=names) for kind, part in rows.parts.items()}
-    return replace(rows, **parts)
-
-
-def _selected(rows: Statistics, names: Sequence[str]) -> Statistics:
-    if rows.names == tuple(names):
-        return rows
-    place = {name: row for row, name in enumerate(rows.names)}
-    return rows.select([place[name] for name in names])
-
-
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-
-
-def _refuse_other_conventions(
-    dataset: str, labels: tuple[str, str], conventions: tuple[Mapping[str, Any], Mapping[str, Any]]
-) -> None:
-    """Both state the same of the ground truth: what only one states, as of images in memory, tells nothing apart."""
-    ours, theirs = conventions
-    differing = [key for key in _TRUTH if key in ours and key in theirs and ours[key] != theirs[key]]
-    differing += [key for key in _ROWS if ours.get(key) != theirs.get(key)]
-    if differing:
-        lines = [f"{key}: {ours.get(key)} of {labels[0]}, {theirs.get(key)} of {labels[1]}" for key in differing]
-        raise MergeError(
-            f"{labels[0]} and {labels[1]} were measured on {dataset} under other conventions of the ground truth:\n"
-            f"{listing(lines)}\nevaluate both with the same masks and options"
-        )
-
-
-def _refuse_other_masks(dataset: str, labels: tuple[str, str], rows: tuple[Statistics, Statistics]) -> None:
-    """The same pixels are valid in each image, by number, and as many are of each class."""
-    ours, theirs = rows
-    unsure = [part.uncertainty() for part in rows]
-    if unsure[0] is not None and unsure[1] is not None and unsure[0].classes != unsure[1].classes:
-        raise MergeError(
-            f"{labels[0]} and {labels[1]} were scored over {unsure[0].classes} and {unsure[1].classes} classes on {dataset}; "
-            "expected the same classes"
-        )
-    other = ours.n_pixels != theirs.n_pixels
-    counts = [part.class_counts() for part in rows]
-    if counts[0] is not None and counts[1] is not None:
-        # tables of decisions have the classes that occur
-        targets = [count.target for count in counts if count is not None]
-        widest = max(target.shape[1] for target in targets)
-        one, two = (np.pad(target, ((0, 0), (0, widest - target.shape[1]))) for target in targets)
-        other |= (one != two).any(1)
-    if other.any():
-        names = [f"{ours.names[i]}: {ours.n_pixels[i]:,} and {theirs.n_pixels[i]:,} valid pixels"
-                 for i in np.flatnonzero(other)]  # fmt: skip
-        raise MergeError(
-            f"{labels[0]} and {labels[1]} were measured against other masks on {dataset}: {len(names):,} of "
-            f"{len(other):,} images have other valid pixels, or other pixels of the classes:\n{listing(names)}\n"
-            "evaluate both with the same ground truth, fields of view and void labels"
-        )
 
 
 def stored_otherwise(dataset: str, sides: Sequence[Side]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,31 @@ def test_evaluators_let_go_of_what_they_computed_and_compute_it_again_alike(shar
     fresh = Evaluator(sharp, results.settings)
     for name, column in evaluator.per_image().items():
         np.testing.assert_array_equal(column, fresh.per_image()[name])
+
+
+def test_folders_that_were_held_against_other_masks_do_not_merge(sharp: Statistics, tmp_path: Path) -> None:
+    assert sharp.histogram is not None
+    counts = sharp.histogram.counts.copy()
+    counts[2, 0, 10], counts[2, 1, 10] = counts[2, 1, 10], counts[2, 0, 10]  # as many pixels, of other classes
+    other = Statistics(replace(sharp.histogram, counts=counts), conventions=sharp.conventions)
+    written(tmp_path / "a", ("net", sharp))
+    written(tmp_path / "b", ("other", other))
+    with pytest.raises(
+        MergeError, match=r"net in a and other in b were measured against other masks on set: 1 of 8 images"
+    ):
+        merged({name: load_results(tmp_path / name) for name in "ab"})
+    moved = Statistics(sharp.histogram, conventions={**sharp.conventions, "gt_threshold": 7})
+    lower = Statistics(sharp.histogram, conventions={**sharp.conventions, "gt_threshold": 8})
+    written(tmp_path / "c", ("net", moved))
+    written(tmp_path / "d", ("other", lower))
+    with pytest.raises(MergeError, match="under other conventions of the ground truth"):
+        merged({name: load_results(tmp_path / name) for name in "cd"})
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_regions_stay_whichever_folder_comes_first(order: str, sharp: Statistics, tmp_path: Path) -> None:
+    written(tmp_path / "a", ("net", sharp))
+    written(tmp_path / "b", ("net", replace(sharp, regions={})))
+    results = merged({name: load_results(tmp_path / name) for name in order})
+    assert {key.region for key in results.evaluators} >= {"all", "boundary", "size_q1"}
+    assert set(results.per_image["region"]) == {key.region for key in results.evaluators}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from calbench.agreement import named_alike
 from calbench.errors import InputError, UnknownName
 from calbench.evaluate import Evaluator, Settings
 from calbench.intervals import MIN_UNITS
@@ -192,7 +193,7 @@ def _compared(
     for table in tables:
         metrics = tuple(column.metric for column in table.columns if column.metric.interval)
         rows = {
-            key.name: results.evaluators[key].statistics
+            key.name: named_alike(replace(results.evaluators[key].statistics, regions={}))
             for key in table.keys
             if not table.outside and results.evaluators[key].n_units >= MIN_UNITS
         }
@@ -213,7 +214,7 @@ def _compare(
 ) -> tuple[str, list[Noise], dict[str, frozenset[str]]]:
     """The methods of one data set in pairs, by evaluators that compute the metrics of the table alone."""
     dataset, rows, settings = task
-    evaluators = {name: Evaluator(replace(part, regions={}), settings) for name, part in rows.items()}
+    evaluators = {name: Evaluator(part, settings) for name, part in rows.items()}
     tied = {metric.name: as_good(evaluators, metric) for metric in settings.chosen}
     return dataset, noise(evaluators, settings.chosen), tied
 

@@ -161,7 +161,7 @@ def _legend(comparison: Comparison, shown: Sequence[str]) -> str:
     units = " or ".join(dict.fromkeys(common.unit for common in comparison.sets))
     tested = any(math.isfinite(c.p) for c in contrasts)
     matrix = comparison.mode == "matrix"
-    parts = ["best first; cells are row − column"] if matrix else []
+    parts = ["best first, where a direction is better; cells are row − column"] if matrix else []
     if tested:
         parts.append(f"paired bootstrap over {units}")
         corrected = " after Holm's correction for the pairs" if len(comparison.sides) > 2 else ""

@@ -134,7 +134,7 @@ class ReliabilityDisplay:
             UnknownName: no such event, for these predictions.
         """
         settings = Settings(metrics=("ece", "ece_fg"), options={"bins": n_bins}, n_boot=n_boot, seed=seed)
-        labels, probs, layout = _in_images(y_true, y_prob)
+        labels, probs, layout = _in_images(y_true, y_prob, ignore_index)
         images = (
             Sample(
                 f"{i:06d}",
@@ -204,10 +204,12 @@ def _chosen(results: Results, dataset: str | None, method: str | None, calibrato
     return keys[0]
 
 
-def _in_images(y_true: Any, y_prob: Any) -> tuple[list[Array], list[Array], Literal["CHW", "HWC"]]:
+def _in_images(
+    y_true: Any, y_prob: Any, ignore_index: int | None
+) -> tuple[list[Array], list[Array], Literal["CHW", "HWC"]]:
     """Labels and probabilities of each image, and their layout.
 
-    Samples come as images one pixel high, one for each resampling unit, with the classes last.
+    Samples come as images one pixel high, one for each resampling unit, with the classes last; ignored ones are in none.
 
     Raises:
         ShapeError: arrays that do not go together; those of one image are for `Sample` to check.
@@ -219,6 +221,8 @@ def _in_images(y_true: Any, y_prob: Any) -> tuple[list[Array], list[Array], Lite
         if label.ndim == 2:
             return [label], [prob], "CHW"
         if label.ndim == 1 and prob.ndim in (1, 2) and len(label) == len(prob):
+            if ignore_index is not None:
+                label, prob = label[label != ignore_index], prob[label != ignore_index]
             group = sample_groups(len(label))
             starts = np.cumsum(np.bincount(group))[:-1]
             rows = [row for row in np.split(np.argsort(group, kind="stable"), starts) if len(row)]

@@ -349,7 +349,7 @@ def _legend(results: Results, rows: Sequence[Row]) -> str:
     if any(cell.rank for cell in cells):
         parts.insert(0, "bold: best of a column; underlined: second")
     if any(cell.as_good for cell in cells):
-        parts.append(f"{AS_GOOD} not told apart from the best (paired, 5 %, Holm)")
+        parts.append(f"{AS_GOOD} not told apart from the best (paired, 5 % over all pairs)")
     return "; ".join(part for part in parts if part)
 
 
