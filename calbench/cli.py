@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
+import threading
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _one_interrupt():
+                return super().invoke(ctx)
         except CalbenchError as error:
             if ctx.params.get("debug"):
                 raise
@@ -55,6 +59,25 @@ class _Group(click.Group):
                 err=True,
             )
             ctx.exit(1)
+
+
+@contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """Let the first Ctrl-C end the run and ignore those after it, which would break off what it leaves in order."""
+
+    def interrupt(*_: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, before)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -98,7 +121,12 @@ def _config_value(path: Path, key: str, option: click.Option, value: Any) -> Any
         value = [value]
     elif isinstance(value, list) and option.metavar == NAMES:
         value = ",".join(map(str, value))
-    kinds: dict[str, tuple[type, ...]] = {"integer": (int,), "float": (int, float), "boolean": (bool,)}
+    kinds: dict[str, tuple[type, ...]] = {
+        "integer": (int,),
+        "integer range": (int,),
+        "float": (int, float),
+        "boolean": (bool,),
+    }
     wanted = kinds.get(option.type.name, (str,))
     for item in value if option.multiple else [value]:
         if not isinstance(item, wanted) or (isinstance(item, bool) and bool not in wanted):
@@ -553,13 +581,12 @@ def _report(folders: tuple[Path, ...], output: Path, force: bool, jobs: int | No
       calbench report results fits -o report --spread interval --images 'data/{dataset}/images'
       calbench report results -o report --metrics ece,nll,mae --formats pdf --gallery 0
     """
-    from calbench.report.build import ReportOptions, write_report
+    from calbench.report.build import ReportOptions, refuse_output, write_report
 
     options = ReportOptions(
         **{**given, "metrics": _names(given["metrics"]), "formats": tuple(_names(given["formats"]) or ())}
     )
-    if (output / "report.html").exists() and not force:
-        raise InputError(f"{output} already holds a report; replace it with --force, or choose another -o")
+    refuse_output(output, force=force)
     say = _announcer(quiet)
     written = write_report(
         folders, output, options, command=_command_line(), jobs=jobs, progress=not quiet, announce=say
@@ -704,7 +731,9 @@ def _command_line() -> str:
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
         source = context.get_parameter_source(str(parameter.name))
-        if source not in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP) or parameter.name == "force":
+        if source not in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
+            continue
+        if parameter.name == "force" or not parameter.expose_value:
             continue
         many = value if isinstance(value, tuple) else (value,)
         if isinstance(parameter, click.Argument):

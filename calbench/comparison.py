@@ -191,6 +191,8 @@ def compare(
         InputError: a metric that was asked for cannot be computed.
         UnknownName, OptionError: a method, metric or gate that cannot be.
     """
+    if metrics is not None and not metrics:
+        raise OptionError("metrics names none; name some, or leave it out")
     checks = [gate if isinstance(gate, Gate) else Gate.parse(gate) for gate in gates]
     mode, sides, pairs = arranged([str(source) for source in sources])
     if mode == "matrix" and any(gate.delta for gate in checks):

@@ -13,7 +13,7 @@ from calbench.agreement import named_alike, refuse_other_ground_truth
 from calbench.errors import FormatError, MergeError
 from calbench.evaluate import ReliabilityBin, Settings, Value
 from calbench.metrics import METRICS
-from calbench.results import SCHEMA, Key, Results
+from calbench.results import RELIABILITY_COLUMNS, SCHEMA, Key, Results
 from calbench.statistics import Run, Statistics
 from calbench.statistics.bundle import ALL, UNCALIBRATED
 from calbench.statistics.storage import load_run
@@ -53,10 +53,10 @@ def load_results(folder: str | Path) -> Results:
     _vet(folder, results)
     table = folder / "per_image.csv"
     if table.exists():
-        results.per_image = _table(table)
+        results.per_image = _images(table, results)
     table = folder / "reliability.csv"
     if table.exists():
-        results.remember_bins(_bins(_table(table)))
+        results.remember_bins(_bins(table, results))
     return results
 
 
@@ -214,9 +214,10 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         schema = document["schema"]
+        newer = schema > SCHEMA
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path} is damaged ({error}); evaluate again") from error
-    if schema > SCHEMA:
+    if newer:
         raise FormatError(f"{path} has schema {schema}, this calbench reads up to {SCHEMA}; update calbench")
     return dict(document)
 
@@ -263,10 +264,34 @@ def _float(text: str) -> float:
     return float(text) if text else math.nan
 
 
-def _bins(table: pd.DataFrame) -> dict[Key, list[ReliabilityBin]]:
-    """The bins of each method on each data set, all events together, in the order of the file."""
+def _images(path: Path, results: Results) -> pd.DataFrame:
+    """The values of images, if they are of the images that rows are of."""
+    table = _table(path)
+    evaluators = {k: e for k, e in (results.evaluators | results.outside).items() if e.has_images}
+    expected = [
+        (*(getattr(key, n) for n in _IDENTITY), name) for key, e in evaluators.items() for name in e.statistics.names
+    ]
+    columns = [*_IDENTITY, "image"]
+    if not {*columns} <= {*table.columns} or list(zip(*(table[name] for name in columns), strict=True)) != expected:
+        raise FormatError(_other_run(path))
+    return table
+
+
+def _bins(path: Path, results: Results) -> dict[Key, list[ReliabilityBin]]:
+    """The bins of each method on each data set, all events together, if they hold the pixels that rows hold."""
+    table = _table(path)
+    if tuple(table.columns) != RELIABILITY_COLUMNS:
+        raise FormatError(_other_run(path))
     found: dict[Key, list[ReliabilityBin]] = {}
     for record in table.to_dict("records"):
         key = Key(**{name: str(record.pop(name)) for name in _IDENTITY})
         found.setdefault(key, []).append(ReliabilityBin(**{str(name): value for name, value in record.items()}))
+    for key, evaluator in results.evaluators.items():
+        for event in evaluator.errors():
+            if sum(b.n for b in found.get(key, ()) if b.event == event) != int(evaluator.n_pixels.sum()):
+                raise FormatError(_other_run(path))
     return found
+
+
+def _other_run(path: Path) -> str:
+    return f"{path} is damaged, or of another run than stats.npz beside it; delete it, which has it computed again"

@@ -74,7 +74,7 @@ def arranged(sources: Sequence[str]) -> tuple[Mode, tuple[Side, ...], list[tuple
             read[path] = load_results(folder)
         known = dict.fromkeys(key.name for key in read[path].evaluators)
         if method is not None and method not in known:
-            raise UnknownName(f"method in {folder}", method, known)
+            raise UnknownName(f"method of {folder} called", method, known)
         groups.append([(folder, name, read[path]) for name in (known if method is None else (method,))])
     names = [sorted(name for _, name, _ in group) for group in groups]
     if len(groups) == 2 and names[0] == names[1] and len(names[0]) > 1:
@@ -95,8 +95,9 @@ def _split(source: str) -> tuple[str, str | None]:
     """Folder and method of `FOLDER:METHOD`; a folder may have colons in its name."""
     if Path(source).is_dir() or ":" not in source:
         return source, None
-    folder, _, method = source.rpartition(":")
-    return folder, method
+    ends = [place for place, letter in enumerate(source) if letter == ":"][::-1]
+    end = next((place for place in ends if Path(source[:place]).is_dir()), ends[0])  # methods may have colons, too
+    return source[:end], source[end + 1 :]
 
 
 def _labelled(entries: Sequence[tuple[str, str, Results]]) -> tuple[Side, ...]:

@@ -346,6 +346,16 @@ def test_numbers_of_the_map_before_calibration_are_no_methods_of_their_own() -> 
 # --- which methods, which images ------------------------------------------------------------------------------------
 
 
+def test_names_with_colons_and_brackets_are_names(write: Write, calbench: Callable[..., Any]) -> None:
+    folder = write("run:a", {"net:v2": GOOD, "net[bold]": SHARP})
+    found = compare(f"{folder}:net:v2", f"{folder}:net[bold]", metrics=["nll"])
+    assert [side.label for side in found.sides] == ["net:v2", "net[bold]"]
+    shown = calbench("compare", folder, "--metrics", "nll").stdout
+    assert "net:v2" in shown
+    assert "net[bold]" in shown
+    assert calbench("compare", folder, "--metrics", "").exit_code == 2
+
+
 def test_sources_name_methods_pairs_and_matrices(write: Write) -> None:
     both = {"net": GOOD, "other": SHARP}
     a, b = write("run:a", both), write("run:b", both | {"third": SHARP})

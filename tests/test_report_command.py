@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -23,7 +24,7 @@ from PIL import Image
 
 from calbench import load_results, write_report
 from calbench.cli import main
-from calbench.errors import InputError, UnknownName
+from calbench.errors import OptionError, UnknownName
 from calbench.report.build import FILES, ReportOptions
 from calbench.synthetic import write_demo
 
@@ -222,7 +223,9 @@ def test_an_earlier_report_is_replaced_on_request_and_other_files_stay(small: Pa
 def test_it_refuses_what_cannot_be(small: Path, calbench: Run) -> None:
     results = small / "results"
     for words, code, message in (
-        ((results, "-o", results), 1, "holds the results that the report is about"),
+        ((results, "-o", results, "--force"), 1, "holds results (summary.json)"),
+        ((results, "-o", small / "out", "--metrics", ""), 2, "metrics names none"),
+        ((results, "-o", small / "out", "--formats", ""), 2, "formats names none"),
         ((small / "nowhere", "-o", small / "out"), 2, "does not exist"),
         ((results, "-o", small / "out", "--metrics", "eec"), 2, "did you mean"),
         ((results, "-o", small / "out", "--formats", "png,gif"), 2, "there is no format 'gif'"),
@@ -239,8 +242,61 @@ def test_it_refuses_what_cannot_be(small: Path, calbench: Run) -> None:
     assert "holds no finished results" in done.stderr
     with pytest.raises(UnknownName):
         ReportOptions(spread="sd")  # type: ignore[arg-type]
-    with pytest.raises(InputError):
-        write_report([small], small)
+    with pytest.raises(OptionError, match="no results to report on"):
+        write_report([], small / "out")
+
+
+def test_files_that_are_no_report_are_not_replaced_unasked(small: Path, calbench: Run) -> None:
+    out = small / "mine"
+    out.mkdir()
+    (out / "table.csv").write_text("mine", encoding="utf-8")
+    words = ("report", small / "results", "-o", out, "--formats", "png", "--gallery", 0, "-q")
+    done = calbench(*words)
+    assert (done.exit_code, "already holds table.csv" in done.stderr) == (1, True)
+    assert (out / "table.csv").read_text(encoding="utf-8") == "mine"
+    assert calbench(*words, "--force").exit_code == 0
+
+
+def test_a_request_that_cannot_be_met_leaves_the_earlier_report(study: Path, tmp_path: Path, calbench: Run) -> None:
+    words = ("report", study / "results", "-o", tmp_path / "out", "-q", "--formats", "png")
+    run_ok(*words, "--gallery", 0)
+    page = (tmp_path / "out" / "report.html").read_bytes()
+    assert calbench(*words, "--force", "--gallery-by", "mean_confidence").exit_code == 2
+    assert (tmp_path / "out" / "report.html").read_bytes() == page
+
+
+def test_what_a_configuration_says_is_in_the_command_of_the_page(study: Path, tmp_path: Path) -> None:
+    config = tmp_path / "report.toml"
+    config.write_text('title = "T & Co"\ngallery = 0\nformats = ["svg"]\n', encoding="utf-8")
+    run_ok("report", study / "fits", "-o", tmp_path / "out", "--config", config, "-q")
+    record = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert shlex.split(record["command"]) == [
+        "calbench", "report", str(study / "fits"), "--output", str(tmp_path / "out"), "--title", "T & Co",
+        "--formats", "svg", "--gallery", "0", "--quiet",
+    ]  # fmt: skip
+
+
+def test_tables_of_samples_are_told_apart_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, 4000)
+    for name, noise in (("sharp", 0.1), ("dull", 2.0)):
+        score = np.eye(3)[label] * 2 + rng.normal(0, 1 + noise, (4000, 3))
+        share = np.exp(score) / np.exp(score).sum(1, keepdims=True)
+        np.savez(tmp_path / f"{name}.npz", probabilities=share, label=label)
+    run_ok(
+        "evaluate",
+        "--pred",
+        f"{tmp_path}/{{method}}.npz",
+        "--metrics",
+        "nll,ece",
+        *BOOT,
+        "-o",
+        tmp_path / "results",
+        "-q",
+    )
+    run_ok("report", tmp_path / "results", "-o", tmp_path / "out", "--formats", "svg", "-q")
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "are noise" in " ".join(html.split())
 
 
 def test_predictions_that_are_gone_leave_a_note(small: Path, calbench: Run) -> None:
@@ -256,7 +312,8 @@ def test_predictions_that_are_gone_leave_a_note(small: Path, calbench: Run) -> N
     assert "/nowhere/calibrated/synthetic is not at hand" in (small / "out" / "report.html").read_text(encoding="utf-8")
 
 
-def test_an_interrupted_report_leaves_no_page_and_can_be_made_again(study: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupted_report_leaves_no_page_and_can_be_made_again(jobs: str, study: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -266,21 +323,27 @@ def test_an_interrupted_report_leaves_no_page_and_can_be_made_again(study: Path,
         "-o",
         str(tmp_path / "out"),
         "-j",
-        "1",
+        jobs,
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     plots = tmp_path / "out" / "plots"
     for _ in range(600):
         if plots.is_dir() and len(list(plots.glob("*.png"))) > 2:
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    for _ in range(2):  # of an impatient user; a shell sends it to the workers, too
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.02)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "interrupted" in said
     assert not (tmp_path / "out" / "report.html").exists()
     assert not list(plots.glob(".*")), "no half-written file is left"
-    run_ok("report", study / "results", "-o", tmp_path / "out", "--formats", "png", "--gallery", 0, "-q")
+    run_ok("report", study / "fits", "-o", tmp_path / "out", "--formats", "png", "--gallery", 0, "-q")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert {path.name for path in plots.iterdir()} == {f"{stem}.png" for stem in drawn(page)}, (
+        "nothing of the first is left"
+    )
 
 
 def test_two_processes_draw_the_same_files(study: Path, tmp_path: Path) -> None:

@@ -239,3 +239,17 @@ def test_regions_stay_whichever_folder_comes_first(order: str, sharp: Statistics
     results = merged({name: load_results(tmp_path / name) for name in order})
     assert {key.region for key in results.evaluators} >= {"all", "boundary", "size_q1"}
     assert set(results.per_image["region"]) == {key.region for key in results.evaluators}
+
+
+@pytest.mark.parametrize("name", ["reliability.csv", "per_image.csv"])
+def test_tables_that_were_cut_or_changed_are_refused(name: str, sharp: Statistics, tmp_path: Path) -> None:
+    written(tmp_path, ("net", sharp))
+    path = tmp_path / name
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for damaged in (lines[:-3], [lines[0].replace("method", "net"), *lines[1:]], [*lines[:-1], lines[-1][:9]]):
+        path.write_text("".join(damaged), encoding="utf-8")
+        with pytest.raises(FormatError, match=rf"{name} is damaged.*(delete it|evaluate again)"):
+            load_results(tmp_path)
+    _damage(tmp_path, lambda document: document.update(schema="one"))
+    with pytest.raises(FormatError, match="damaged"):
+        load_results(tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from calbench.errors import FormatError, RangeError
@@ -213,7 +213,8 @@ def grey(decoded: Decoded, path: Path) -> GreyImage:
 
 
 def _unreadable(path: Path, error: Exception) -> FormatError:
-    return FormatError(f"cannot read {path} as an image ({error}); is it truncated, or another kind of file?")
+    why = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+    return FormatError(f"cannot read {path} as an image ({why}); is it truncated, or another kind of file?")
 
 
 FORMATS: dict[str, Callable[[Path], GreyImage]] = {

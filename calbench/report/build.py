@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from calbench.agreement import named_alike
-from calbench.errors import InputError, UnknownName
+from calbench.errors import InputError, OptionError, UnknownName
 from calbench.evaluate import Evaluator, Settings
 from calbench.intervals import MIN_UNITS
 from calbench.io.files import atomic, write_text
@@ -32,7 +33,9 @@ PLOT = 8
 """A plot in three formats takes as long as collecting so many images."""
 ROWS = 50
 """So many rows are resampled while one image is collected."""
-FILES = ("summary.csv", "table.csv", "table.md", "table.tex", "per_image.csv", "reliability.csv", "report.html")
+RECORD = "report.json"
+"""What makes the report again, and the plots it has: written first, so that an interrupted one can be cleared away."""
+FILES = (RECORD, "summary.csv", "table.csv", "table.md", "table.tex", "per_image.csv", "reliability.csv", "report.html")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class ReportOptions:
     gallery_by: str | None = None
 
     def __post_init__(self) -> None:
+        for what, names in (("metrics", self.metrics), ("formats", self.formats)):
+            if names is not None and not names:
+                raise OptionError(f"{what} names none; name some, or leave it out")
         for name in (*(self.metrics or ()), *([self.gallery_by] if self.gallery_by else [])):
             if name not in METRICS:
                 raise UnknownName("metric", name, METRICS)
@@ -68,7 +74,7 @@ class ReportOptions:
 
 
 def write_report(
-    folders: Sequence[str | Path],
+    folders: str | Path | Sequence[str | Path],
     output: str | Path,
     options: ReportOptions | None = None,
     *,
@@ -82,7 +88,7 @@ def write_report(
     Numbers are read from the results, not computed again; pixels are read for the gallery alone, where they still are.
 
     Args:
-        folders: of `calbench evaluate -o` or `calbench calibrate -o`.
+        folders: of `calbench evaluate -o` or `calbench calibrate -o`, one or several.
         output: folder; what an earlier report left there is replaced.
         command: that reproduces the page, to be shown on it.
         jobs: processes that draw; None chooses.
@@ -91,19 +97,19 @@ def write_report(
     Raises:
         FormatError: a folder holds no finished results.
         MergeError: folders whose numbers do not go together.
-        InputError: `output` is one of the folders.
+        InputError: `output` holds results.
     """
     options = options or ReportOptions()
     output = Path(output)
+    folders = [folders] if isinstance(folders, str | Path) else list(folders)
     check_jobs(jobs)
-    if any(output.resolve() == Path(folder).resolve() for folder in folders):
-        raise InputError(f"{output} holds the results that the report is about; choose another folder for the report")
+    refuse_output(output)
+    if not folders:
+        raise OptionError("there are no results to report on; name at least one folder of `calbench evaluate -o`")
     parts = {str(folder): load_results(folder) for folder in folders}
     results = merged(parts)
     tables = wide_tables(results, options.metrics)
     plots = plots_of(results)
-    _clear(output)
-    figures = _drawn(plots, output / "plots", options.formats, jobs, progress=progress)
     noises, tied = _compared(results, tables, jobs, progress=progress)
     rows: list[GalleryRow] = []
     notes: list[str] = []
@@ -122,6 +128,10 @@ def write_report(
             )
     for note in notes:
         announce(note)
+    _clear(output)  # all that could go wrong with what was asked for has been tried
+    record = {"calbench": version("calbench"), "command": command, "plots": [plot.name for plot in plots]}
+    write_text(output / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    figures = _drawn(plots, output / "plots", options.formats, jobs, progress=progress)
     _write_tables(output, results, parts, tables, options)
     page = Page(
         title=options.title,
@@ -143,15 +153,33 @@ def write_report(
     return [*(output / name for name in FILES[:-1]), *drawn, output / "report.html"]
 
 
+def refuse_output(output: Path, *, force: bool = True) -> None:
+    """Refuse to write a report among results, which have files of the same names, and over what is there unless forced.
+
+    What an interrupted report left is no obstacle.
+
+    Raises:
+        InputError: the folder holds results, a report, or files of these names that no report wrote.
+    """
+    held = [name for name in ("summary.json", "stats.npz", "partial.npz") if (output / name).exists()]
+    if held:
+        raise InputError(f"{output} holds results ({held[0]}); choose another folder for the report")
+    present = [name for name in FILES if (output / name).exists()]
+    if present and not force and ("report.html" in present or RECORD not in present):
+        what = "a report" if "report.html" in present else present[0]
+        raise InputError(f"{output} already holds {what}; replace it with --force, or choose another -o")
+
+
 def _clear(output: Path) -> None:
-    """Remove the page of an earlier report, as a folder with a page is a complete report, and the plots it shows."""
-    page = output / "report.html"
-    if page.exists():
-        stems = re.findall(r'data-plot="([^"]+)"', page.read_text(encoding="utf-8", errors="replace"))
-        page.unlink()
-        for stem in stems:
-            for kind in FORMATS:
-                (output / "plots" / f"{Path(stem).name}.{kind}").unlink(missing_ok=True)
+    """Remove the page of an earlier report, as a folder with a page is a complete report, and the plots it drew."""
+    (output / "report.html").unlink(missing_ok=True)
+    try:
+        stems = json.loads((output / RECORD).read_text(encoding="utf-8"))["plots"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for stem in stems:
+        for kind in FORMATS:
+            (output / "plots" / f"{Path(stem).name}.{kind}").unlink(missing_ok=True)
 
 
 def _drawn(

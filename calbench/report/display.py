@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from calbench.collect import collect
-from calbench.errors import OptionError, ShapeError, UnknownName, listing
+from calbench.errors import OptionError, RangeError, ShapeError, UnknownName, listing
 from calbench.evaluate import Evaluator, ReliabilityBin, Settings, Value
 from calbench.io.sample import Sample
 from calbench.io.tables import sample_groups
@@ -135,6 +135,9 @@ class ReliabilityDisplay:
         """
         settings = Settings(metrics=("ece", "ece_fg"), options={"bins": n_bins}, n_boot=n_boot, seed=seed)
         labels, probs, layout = _in_images(y_true, y_prob, ignore_index)
+        for what, arrays in (("y_true", labels), ("y_prob", probs)):
+            if any(array.dtype.kind not in "biuf" for array in arrays):
+                raise RangeError(f"{what} holds {arrays[0].dtype}; expected numbers: classes from 0, and probabilities")
         images = (
             Sample(
                 f"{i:06d}",
@@ -160,7 +163,7 @@ class ReliabilityDisplay:
         counted = PIXELS if evaluator.has_images else ("groups", "samples")
         return cls(*diagrams[event], name=name, level=evaluator.settings.ci, counted=counted)
 
-    def plot(self, ax: Axes | tuple[Axes, Axes] | None = None, *, name: str | None = None) -> Self:
+    def plot(self, ax: Axes | Sequence[Axes] | Array | None = None, *, name: str | None = None) -> Self:
         """Draw the diagram, and beneath it the histogram of scores.
 
         Args:
@@ -170,8 +173,8 @@ class ReliabilityDisplay:
             The display itself, with `ax_`, `histogram_ax_` and `figure_`.
         """
         self._own = new_figure(COLUMN, 4.1) if ax is None else None
-        axes = ax if self._own is None else tuple(self._own.subplots(2, 1, height_ratios=(3.2, 1)))
-        self.ax_, self.histogram_ax_ = axes if isinstance(axes, tuple) else (axes, None)
+        axes: Any = ax if self._own is None else self._own.subplots(2, 1, height_ratios=(3.2, 1))
+        self.ax_, self.histogram_ax_ = (axes, None) if hasattr(axes, "plot") else axes
         self.figure_ = self.ax_.figure
         heading = (self.name if name is None else name) or ""
         draw_panel(self.bins, self.error, self.level, self.counted, self.ax_, self.histogram_ax_, heading)

@@ -179,7 +179,7 @@ def render_page(page: Page) -> str:
         findings=_grouped(results.findings),
         notes=[*page.notes, *results.run.notes, *results.warnings],
         document=results.to_json(),
-        pictures=CAPTIONS,
+        pictures={name: text for name, text in CAPTIONS.items() if any(name in row.pictures for row in page.gallery)},
         arrows={metric.name: metric.arrow for metric in results.settings.chosen},
         options={metric.name: option_text(results.settings.options_of(metric)) for metric in results.settings.chosen},
         level=f"{100 * results.settings.ci:g} %",

@@ -25,6 +25,7 @@ from calbench.report.figures import (
 )
 from calbench.report.figures.curves import Kind
 from calbench.report.style import Look, looks
+from calbench.report.tables import AS_STORED, signs_of
 from calbench.results import Key, Results
 from calbench.statistics.bundle import ALL
 from calbench.statistics.histogram import Event
@@ -189,8 +190,13 @@ class _Maker:
         return next((v for v in found if "class" not in v.details), None)
 
     def _values(self, keys: Sequence[Key], metric: str, average: str | None = None) -> dict[str, Value]:
+        """The numbers of methods that have them, and not those of the map before calibration, which is another method."""
         found = {key.name: self._value(key, metric, average) for key in keys}
-        return {name: value for name, value in found.items() if value is not None and math.isfinite(value.value)}
+        return {
+            name: value
+            for name, value in found.items()
+            if value is not None and math.isfinite(value.value) and AS_STORED not in signs_of(value)
+        }
 
     def _curves(self, dataset: str, keys: Sequence[Key]) -> Iterator[Plot]:
         for kind, (metric, name, caption) in _CURVES.items():
@@ -225,9 +231,11 @@ class _Maker:
                     values.setdefault(key.name, {})[key.region] = value
             if any(len(regions) > 1 for regions in values.values()):
                 title = f"{metric} by region on {dataset}"
+                sized = any(region.startswith("size_") for regions in values.values() for region in regions)
                 yield self._plot(
                     "where", dataset, title,
-                    "Boundary and interior of the objects, and images by share of foreground: size_q1 the smallest quarter.",
+                    "Boundary and interior of the objects"
+                    + (", and images by share of foreground, quarter 1 the smallest." if sized else "."),
                     f"regions_{metric}_{dataset}",
                     partial(region_figure, title, metric, values, self.looks, self.level),
                 )  # fmt: skip

@@ -32,9 +32,12 @@ AS_STORED = "†"
 
 
 def console() -> Console:
-    """A console for results, at least 100 columns wide: a narrow terminal breaks lines, but no number is cut off."""
+    """A console for results, at least 100 columns wide: a narrow terminal breaks lines, but no number is cut off.
+
+    Names are printed as they are: square brackets in them are no markup.
+    """
     width = Console().width if sys.stdout.isatty() else WIDTH
-    return Console(highlight=False, width=max(width, WIDTH))
+    return Console(highlight=False, markup=False, width=max(width, WIDTH))
 
 
 def headline_tables(results: Results) -> Iterable[Table | Text]:

@@ -82,6 +82,7 @@ def region_figure(
     ax = region_bars(values, looks, figure.subplots(), metric=metric)
     headed(figure, title)
     points = {line.get_label(): line for line in ax.get_lines()}
+    shown = [value for of_method in values.values() for value in of_method.values()]
     legend_below(figure, [points[plain(name)] for name in values], [named(name) for name in values],
-                 estimated(metric, level), columns=2)  # fmt: skip
+                 estimated(shown, level), columns=2)  # fmt: skip
     return figure

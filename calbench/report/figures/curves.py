@@ -130,7 +130,7 @@ def curves_figure(
         figure,
         list(shown.values()),
         [f"{estimate(values[name])}  {named(name)}" for name in shown],
-        estimated(next(iter(values.values())).metric, level),
+        estimated(values.values(), level),
     )
     return figure
 

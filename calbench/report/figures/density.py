@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 GRID = 200
 """Steps of the density along each axis."""
+NARROWEST = 0.01
+"""Standard deviation of the narrowest kernel: two steps of the grid."""
 DECADES = 4
 """Densities down to 10⁻⁴ of the largest are coloured: saturated maps have most of their pixels in one place."""
 LEVELS = 10 ** np.linspace(-DECADES, 0, 2 * DECADES + 1)
@@ -28,9 +30,9 @@ _PANELS_A_ROW = 4
 def kernel_density(points: JointPoints) -> Array:
     """Weighted Gaussian kernel density of the points, relative to its largest value.
 
-    f(x) ∝ Σ_i w_i exp(−½ (x − x_i)ᵀ H⁻¹ (x − x_i)), H = n^(−1/3) S + I / (2 GRID)² with the weighted covariance S and
-    Scott's rule, n = (Σ w)² / Σ w². Points are first moved to the nearest node of the grid. The second term keeps the
-    kernel as wide as its steps, so that points on a line, or a single one, have a density, too.
+    f(x) ∝ Σ_i w_i exp(−½ (x − x_i)ᵀ H⁻¹ (x − x_i)), H = n^(−1/3) S with the weighted covariance S and Scott's rule,
+    n = (Σ w)² / Σ w². Points are first moved to the nearest node of the grid. The kernel is at least 0.01 wide in every
+    direction, so that points on a line, or a single one, have a density that can be seen.
 
     Returns:
         `(GRID + 1, GRID + 1)`, accuracy along the first axis, confidence along the second, each at 0, 1 / GRID ... 1.
@@ -48,7 +50,8 @@ def kernel_density(points: JointPoints) -> Array:
     centred = place - (place @ weight)[:, None]
     squares = float(weight @ weight)
     spread = (centred * weight) @ centred.T / max(1 - squares, np.finfo(float).tiny)
-    bandwidth = squares ** (1 / 3) * spread + np.eye(2) / (2 * GRID) ** 2
+    variances, directions = np.linalg.eigh(squares ** (1 / 3) * spread)
+    bandwidth = directions * np.maximum(variances, NARROWEST**2) @ directions.T
     row, column = np.rint(place * GRID).astype(np.intp)
     counted = np.bincount(row * (GRID + 1) + column, weight, (GRID + 1) ** 2).reshape(GRID + 1, GRID + 1)
     offset = np.stack(np.meshgrid(*[np.arange(-GRID, GRID + 1) / GRID] * 2, indexing="ij"))

@@ -137,7 +137,7 @@ def distribution_figure(
     """
     figure = new_figure(COLUMN, 0.95 + 0.42 * len(values))
     ax = per_image_distribution(values, means, looks, figure.subplots())
-    ax.set_title(f"mean {estimated(next(iter(means.values())).metric, level)}", loc="left", color=INK, fontsize=TEXT)
+    ax.set_title(f"mean {estimated(means.values(), level)}", loc="left", color=INK, fontsize=TEXT)
     headed(figure, title)
     return figure
 

@@ -23,7 +23,7 @@ _LINE = 62  # characters that fit one column
 def headed(figure: Figure, title: str, caption: str = "") -> Figure:
     """The figure under a title, wrapped to its width, and a smaller caption."""
     letters = int(12 * figure.get_figwidth())
-    lines = [plain(line) for line in textwrap.wrap(title, letters)]
+    lines = [plain(line) for line in textwrap.wrap(title, letters, break_on_hyphens=False)]
     if not caption:
         figure.suptitle("\n".join(lines), fontsize=TEXT + 2, color=INK)
         return figure
@@ -35,7 +35,7 @@ def say_left_out(ax: Axes, why: str, names: Iterable[str]) -> None:
     """Name what is not drawn, and why, under the label of the x axis; nothing if that is nothing."""
     names = list(names)
     if names:
-        note = textwrap.fill(f"not drawn, {why}: {', '.join(names)}", _LINE)
+        note = textwrap.fill(f"not drawn, {why}: {', '.join(names)}", _LINE, break_on_hyphens=False)
         ax.set_xlabel(f"{ax.get_xlabel()}\n{plain(note)}")
 
 
@@ -56,9 +56,11 @@ def estimate(value: Value) -> str:
     return f"{value.value:.4f}{interval}"
 
 
-def estimated(metric: str, level: float) -> str:
-    """What `estimate` shows: the metric, its better direction, and the level of the intervals."""
-    return f"{directed(metric)}, {100 * level:g} % interval"
+def estimated(values: Iterable[Value], level: float) -> str:
+    """What `estimate` shows of a metric: its name, its better direction, and the level of the intervals, if there are any."""
+    values = list(values)
+    interval = f", {100 * level:g} % interval" * any(np.isfinite(value.low) for value in values)
+    return f"{directed(values[0].metric)}{interval}"
 
 
 def directed(metric: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from calbench.evaluate import ReliabilityBin, Value
 from calbench.io.files import atomic
-from calbench.report.figures.labels import estimate, headed
+from calbench.report.figures.labels import estimate, headed, named
 from calbench.report.style import (
     COLUMN,
     GREY,
@@ -42,7 +42,7 @@ CAPTIONS = {
     "ece": "top-label ECE",
     "ece_fg": "foreground ECE",
     "ece_classwise": "class-wise ECE",
-    "aslp_ece": "ECE of the ASLP scripts",
+    "aslp_ece": "ASLP's ECE",
 }
 
 GAP_NAMES: dict[Event | Literal["class"], tuple[str, str]] = {
@@ -185,7 +185,7 @@ def overlay_figure(
         level: of the intervals.
         counted: what rows are, and what is in the bins.
     """
-    labels = [f"{estimate(errors[name])}  {plain(name)}" for name in series]
+    labels = [f"{estimate(errors[name])}  {named(name)}" for name in series]
     size = TEXT * min(1, _LETTERS / max(len(label) for label in labels))
     figure = new_figure(COLUMN, 3.3 + 0.024 * size * len(labels))
     ax = reliability_overlay(series, looks, figure.subplots(), legend=False)

@@ -56,6 +56,7 @@ def scatter_figure(
     headed(figure, title)
     lines = {line.get_label(): line for line in ax.get_lines()}
     shown = [name for name in points if plain(name) in lines]
+    limited = any(np.isfinite(value.low) for name in shown for value in points[name])
     legend_below(figure, [lines[plain(name)] for name in shown], [named(name) for name in shown],
-                 f"lines: {100 * level:g} % intervals", columns=2)  # fmt: skip
+                 f"lines: {100 * level:g} % intervals" if limited else "", columns=2)  # fmt: skip
     return figure
