@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from calbench.errors import plural
 from calbench.intervals import FEW_UNITS
 from calbench.metrics.ranking import auroc
 from calbench.statistics import Run, Statistics
@@ -343,7 +344,7 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
     if n < FEW_UNITS:
         units = "volumes" if volumes else "images"
         yield from evidence.report(
-            "few-images", "note", evidence.n_pixels >= 0, f"{n} {units}: intervals that resample {units} are rough below 30",
+            "few-images", "note", evidence.n_pixels >= 0, f"{plural(n, units[:-1])}: intervals that resample {units} are rough below 30",
             "read the intervals as a rough guide; add images if there are more",
         )  # fmt: skip
 
