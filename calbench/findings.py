@@ -344,7 +344,8 @@ def few_images(evidence: Evidence) -> Iterator[Finding]:
     if n < FEW_UNITS:
         units = "volumes" if volumes else "images"
         yield from evidence.report(
-            "few-images", "note", evidence.n_pixels >= 0, f"{plural(n, units[:-1])}: intervals that resample {units} are rough below 30",
+            "few-images", "note", evidence.n_pixels >= 0,
+            f"{plural(n, units[:-1])}: intervals that resample {units} are rough below 30",
             "read the intervals as a rough guide; add images if there are more",
         )  # fmt: skip
 

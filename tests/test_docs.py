@@ -66,7 +66,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_option_named_in_a_page_exists() -> None:
     options = {name for command in main.commands.values() for p in command.params for name in p.opts}
     options |= {name for p in main.params for name in p.opts} | {"--help"}
-    elsewhere = {"--check", "--readme", "--real-data", "--worked-example", "--seeds", "--images", "--quick", "--fix"}
+    elsewhere = {
+        "--check",
+        "--readme",
+        "--real-data",
+        "--worked-example",
+        "--work",
+        "--seeds",
+        "--images",
+        "--quick",
+        "--fix",
+    }
     for page in PAGES:
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text("utf-8")))
         assert not named - options - elsewhere, page.name
