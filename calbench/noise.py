@@ -11,7 +11,7 @@ import numpy as np
 
 from calbench.differences import ALPHA, can_be_tested, paired_draws
 from calbench.evaluate import Evaluator
-from calbench.intervals import small_sample_factor
+from calbench.intervals import MIN_UNITS, small_sample_factor
 from calbench.metrics import Metric
 from calbench.statistics.rows import Array
 
@@ -66,7 +66,8 @@ def as_good(evaluators: Mapping[str, Evaluator], metric: Metric) -> frozenset[st
 
     The best is known from these images alone, and so could be any: a method differs from it where |d| > c · s, d their
     difference, s the spread of its replicates, and c the 95 % quantile of the largest |d* − d| / s over all pairs of methods.
-    Methods on other images than the best are not tested, and not among them. Empty where neither direction is better.
+    Methods on other images than the best are not tested, and not among them. Empty where neither direction is better, and
+    where too few images have a value.
 
     Args:
         evaluators: of one data set, by method.
@@ -81,6 +82,9 @@ def as_good(evaluators: Mapping[str, Evaluator], metric: Metric) -> frozenset[st
     if not values:
         return frozenset()
     best = (min if metric.better == "lower" else max)(values, key=values.__getitem__)
+    n_units, level = known[best].n_units_of(metric), known[best].settings.ci
+    if n_units < MIN_UNITS:
+        return frozenset()
     alike = [name for name in values if known[name].statistics.names == known[best].statistics.names]
     found = {pair: paired_draws(known[pair[0]], known[pair[1]], metric) for pair in combinations(alike, 2)}
     largest = np.zeros(known[best].settings.n_boot)
@@ -92,7 +96,6 @@ def as_good(evaluators: Mapping[str, Evaluator], metric: Metric) -> frozenset[st
             size |= dict.fromkeys((pair, pair[::-1]), float(abs(value) / spread))
         elif value == 0:  # the same predictions
             size |= dict.fromkeys((pair, pair[::-1]), 0.0)
-    n_units, level = known[best].n_units_of(metric), known[best].settings.ci
     # draws are widened for an interval of one difference; the largest of many lies further out, where t is wider
     further = small_sample_factor(n_units, 1 - ALPHA / max(len(found), 1)) / small_sample_factor(n_units, level)
     limit = further * np.quantile(largest, 1 - ALPHA, method="higher")

@@ -27,7 +27,7 @@ from calbench.noise import as_good, noise
 from calbench.report.comparisons import comparison_tables, verdict
 from calbench.report.tables import console
 from calbench.results import Key
-from calbench.statistics import JointHistogram, ReliabilityCells, Statistics
+from calbench.statistics import ImageScores, JointHistogram, ReliabilityCells, Statistics
 from calbench.statistics.storage import save_run
 
 Cli = Callable[..., Result]
@@ -308,6 +308,21 @@ def test_as_good_are_the_best_and_those_not_told_apart_from_it() -> None:
     assert as_good(found | {"of other images": other}, METRICS["nll"]) == {"good", "close"}
     unresampled = dict(zip(found, evaluators(GOOD, close, SHARP, n_boot=0), strict=True))
     assert as_good(unresampled, METRICS["nll"]) == frozenset(), "nothing is tied that was not tested"
+
+
+def test_nothing_is_said_where_too_few_images_have_a_value() -> None:
+    """Weighted F is undefined without foreground: here on all images but one, which no bootstrap can resample."""
+
+    def scored(value: float) -> Statistics:
+        column = np.full((30, 1), np.nan)
+        column[3] = value
+        return replace(GOOD, scores=ImageScores(GOOD.names, column, ("weighted_f",)))
+
+    metric = METRICS["weighted_f"]
+    found = dict(zip("ab", evaluators(scored(0.4), scored(0.9), metrics=("weighted_f",)), strict=True))
+    assert found["a"].n_units_of(metric) == 1
+    assert as_good(found, metric) == frozenset()
+    assert noise(found, [metric]) == []
 
 
 def test_many_methods_are_told_apart_with_the_usual_number_of_replicates() -> None:
