@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 import calbench.calibrators
-from calbench.calibrators.affine import LogLoss, minimise
+from calbench.calibrators.affine import LogLoss, minimise, probabilities
 from calbench.calibrators.beta import Beta
 from calbench.calibrators.calibrator import Calibrator, uncalibrated
 from calbench.calibrators.dirichlet import Dirichlet
@@ -518,3 +518,11 @@ def test_a_fit_that_was_cut_short_says_so(calibrator: Calibrator, monkeypatch: p
     if calibrator.name != "vector":
         assert len(fitted.notes_) == 3
         assert "the fit of class 0 stopped" in fitted.notes_[0]
+
+
+def test_no_probability_exceeds_one_where_a_class_is_absent() -> None:
+    """What an absent class leaves to the others is a sum that rounding can carry past 1."""
+    logits = np.random.default_rng(0).normal(0, 5, (200_000, 4))
+    logits[:, 1] = -800
+    scores = np.where([True, False, False, False], 300.0, logits)
+    assert probabilities(scores, logits, np.array([True, False, True, True])).max() == 1

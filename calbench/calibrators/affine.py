@@ -315,7 +315,8 @@ def probabilities(scores: Array, logits: Array, present: Array) -> Array:
         return np.asarray(softmax(scores, axis=1))
     p = softmax(logits, axis=1)
     shares = softmax(np.where(present, scores, -np.inf), axis=1)
-    return np.where(present, p[:, present].sum(1, keepdims=True) * shares, p)
+    left = np.minimum(p[:, present].sum(1, keepdims=True), 1)  # rounding may leave more than all
+    return np.where(present, left * shares, p)
 
 
 def torch_probabilities(scores: Tensor, logits: Tensor, present: Tensor) -> Tensor:
@@ -325,5 +326,5 @@ def torch_probabilities(scores: Tensor, logits: Tensor, present: Tensor) -> Tens
     if scores.ndim == 1:
         return torch.sigmoid(scores)
     p = torch.softmax(logits, dim=1)
-    left = torch.where(present, p, 0).sum(1, keepdim=True)
+    left = torch.where(present, p, 0).sum(1, keepdim=True).clamp(max=1)
     return torch.where(present, left * torch.softmax(scores.masked_fill(~present, -torch.inf), dim=1), p)
