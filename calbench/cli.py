@@ -687,7 +687,7 @@ def _metrics(profile: str | None, as_json: bool) -> None:
     for metric in chosen:
         average = "pixels and images" if metric.average == "pixels" and metric.per_image else metric.average
         options = f"; options {', '.join(metric.options)}" if metric.options else ""
-        click.echo(f"{metric.name} {metric.arrow}".rstrip() + f"  (average over {average}{options})")
+        click.echo(f"{metric.heading}  (average over {average}{options})")
         click.echo(f"    {metric.definition}\n    needs {metric.needs}\n    {metric.source}")
 
 

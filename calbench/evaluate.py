@@ -142,6 +142,11 @@ class Value:
     n_pixels: int
     details: Mapping[str, Any]
 
+    @property
+    def as_stored(self) -> bool:
+        """Whether the predictions were calibrated, but this number is of the map before."""
+        return "levels=uncalibrated" in self.options
+
 
 @dataclass(frozen=True)
 class ReliabilityBin:

@@ -110,7 +110,7 @@ def _tested(evaluators: Mapping[str, Evaluator], metric: Metric) -> dict[str, Ev
         if can_be_tested(metric)
         and evaluator.settings.n_boot
         and metric in evaluator.metrics
-        and "levels=uncalibrated" not in evaluator.value_of(metric).options
+        and not evaluator.value_of(metric).as_stored
     }
 
 

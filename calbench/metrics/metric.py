@@ -118,6 +118,11 @@ class Metric:
         """Arrow that tells the better direction."""
         return ARROWS[self.better]
 
+    @property
+    def heading(self) -> str:
+        """Name and arrow, as tables and figures head their columns and axes."""
+        return f"{self.name} {self.arrow}".strip()
+
 
 def _top_label(statistics: Statistics) -> ReliabilityCells | None:
     return statistics.reliability("top-label")

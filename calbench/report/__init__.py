@@ -1,1 +1,1 @@
-"""What people look at: tables for the terminal and figures."""
+"""What people look at: tables for the terminal and for papers, figures, and the page."""

@@ -14,7 +14,7 @@ from calbench.comparison import Comparison, Contrast
 from calbench.errors import plural
 from calbench.intervals import MIN_UNITS
 from calbench.metrics import METRICS, Metric
-from calbench.report.tables import MOST_COLUMNS, NOT_TOLD_APART, WIDTH, number
+from calbench.report.tables import MOST_COLUMNS, NOT_TOLD_APART, WIDTH, number, shown_value
 from calbench.sides import Common
 
 TOLD_APART = "*"
@@ -79,7 +79,11 @@ def _pair_table(contrasts: Sequence[Contrast], shown: Sequence[str]) -> Table:
     table.add_column("B wins", justify="right", no_wrap=True)
     table.add_column("B is", no_wrap=True)
     for contrast in sorted(contrasts, key=lambda c: shown.index(c.metric)):
-        cells = [_heading(METRICS[contrast.metric]), _value(contrast.first_value), _value(contrast.second_value)]
+        cells = [
+            METRICS[contrast.metric].heading,
+            shown_value(contrast.first_value),
+            shown_value(contrast.second_value),
+        ]
         cells += [_difference(contrast), number(contrast.p)]
         cells += [number(contrast.p_holm)] * corrected
         wins = f"{100 * contrast.win_rate:.0f} %" if math.isfinite(contrast.win_rate) else "–"
@@ -111,11 +115,11 @@ def _matrix(metric: Metric, contrasts: Sequence[Contrast]) -> Iterable[Table]:
         [f"− {k + 1}", *(cells.get((row, column), "") for row in order[k + 1 :])] for k, column in enumerate(order[:-1])
     ]
     names = [f"{place} {name}" for place, name in enumerate(order, start=1)]
-    shown = [_value(values[name]) for name in order]
+    shown = [shown_value(values[name]) for name in order]
     room = WIDTH - 2 - min(max(map(len, names)), _NAME) - 1 - max(map(len, shown))
     for start, end in _blocks([1 + max(map(len, column)) for column in columns], room):
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
-        table.add_column(_heading(metric), overflow="fold", min_width=min(max(map(len, names)), _NAME))
+        table.add_column(metric.heading, overflow="fold", min_width=min(max(map(len, names)), _NAME))
         table.add_column("value", justify="right", no_wrap=True)
         for k in range(start, end):
             table.add_column(f"− {k + 1}", justify="right", no_wrap=True)
@@ -146,14 +150,6 @@ def _cell(difference: float, contrast: Contrast) -> str:
 def _signed(difference: float) -> str:
     """With its sign, which tells a small difference from none."""
     return f"{difference:+.4f}" if difference else "0"
-
-
-def _heading(metric: Metric) -> str:
-    return f"{metric.name} {metric.arrow}".strip()
-
-
-def _value(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "undefined"
 
 
 def _legend(comparison: Comparison, shown: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from calbench.report.gallery import CAPTIONS, GalleryRow
 from calbench.report.paper import Column, WideTable
 from calbench.report.plots import Plot, Section
 from calbench.report.style import GREY, INK, PAPER
-from calbench.report.tables import AS_GOOD, dataset_title, find_value, headline_columns, legend, signs_of
+from calbench.report.tables import AS_GOOD, dataset_title, find_value, headline_columns, legend, shown_value, signs_of
 from calbench.results import Key, Results
 from calbench.statistics.bundle import ALL
 
@@ -137,7 +137,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One data set, or what concerns several."""
+    """One data set, or what is out of distribution."""
 
     anchor: str
     title: str
@@ -169,7 +169,7 @@ def render_page(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"fixed": _fixed, "exact": _exact, "linked": _linked, "pretty": _pretty}
+    environment.filters |= {"fixed": shown_value, "exact": _exact, "linked": _linked, "pretty": _pretty}
     templates = files("calbench.report") / "templates"
     style, script = ((templates / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     results = page.results
@@ -253,7 +253,7 @@ def _settle(element: ElementTree.Element, ids: Mapping[str, str]) -> None:
 
 
 def _chapters(page: Page) -> Iterator[Chapter]:
-    """Each data set, then what is out of distribution, then what concerns all."""
+    """Each data set, then what is out of distribution."""
     from markupsafe import Markup
 
     results = page.results
@@ -275,15 +275,14 @@ def _chapters(page: Page) -> Iterator[Chapter]:
             page.noise.get(dataset, ()),
             f"{evaluator.n_units:,} {evaluator.unit}",
         )
-    rest = [drawing for drawing in drawings if drawing.plot.dataset not in datasets]
-    for anchor, title, tables, parts in (
-        ("outside", SECTIONS["outside"], [table for table in page.tables if table.outside],
-         _parts(page, "outside", None, ["outside"], drawings)),
-        ("all", "All data sets", [], _parts(page, "all", None, inside, rest)),
-    ):  # fmt: skip
-        chapter = Chapter(anchor, title, list(_sheets(page, anchor, tables)), list(parts))
-        if chapter.sheets or chapter.parts:
-            yield chapter
+    outside = Chapter(
+        "outside",
+        SECTIONS["outside"],
+        list(_sheets(page, "outside", [table for table in page.tables if table.outside])),
+        list(_parts(page, "outside", None, ["outside"], drawings)),
+    )
+    if outside.sheets or outside.parts:
+        yield outside
 
 
 def _datasets(results: Results) -> list[str]:
@@ -359,11 +358,6 @@ def _grouped(found: Sequence[Finding]) -> list[tuple[Finding, list[Finding]]]:
     for finding in found:
         groups.setdefault((SEVERITIES.index(finding.severity), finding.code), []).append(finding)
     return [(groups[key][0], groups[key]) for key in sorted(groups, key=lambda key: key[0])]
-
-
-def _fixed(value: float) -> str:
-    """Four decimals, as everywhere."""
-    return f"{value:.4f}" if math.isfinite(value) else "undefined"
 
 
 def _exact(value: float) -> str:

@@ -21,6 +21,7 @@ from calbench.report.tables import (
     find_value,
     headline_columns,
     number,
+    shown_value,
     signs_of,
 )
 from calbench.results import Key, Results
@@ -56,7 +57,7 @@ class Column:
     @property
     def heading(self) -> str:
         """The metric, with an arrow towards better values."""
-        return f"{self.metric.name} {self.metric.arrow}".strip()
+        return self.metric.heading
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,7 @@ def _shown(value: Value | None, digits: int) -> str:
     """A value; a dash where these predictions have none."""
     if value is None:
         return "–"
-    return f"{value.value:z.{digits}f}" if math.isfinite(value.value) else "undefined"
+    return shown_value(value.value, digits)
 
 
 def _spread(value: Value | None, spread: Spread, digits: int) -> str:

@@ -25,7 +25,7 @@ from calbench.report.figures import (
 )
 from calbench.report.figures.curves import Kind
 from calbench.report.style import Look, looks
-from calbench.report.tables import AS_STORED, signs_of
+from calbench.report.tables import find_value
 from calbench.results import Key, Results
 from calbench.statistics.bundle import ALL
 from calbench.statistics.histogram import Event
@@ -61,7 +61,7 @@ class Plot:
     Attributes:
         name: stem of its files in `plots/`, unique.
         section: of the page that it belongs to.
-        dataset: it is about; "" for all.
+        dataset: it is about.
         title: one line, without formatting.
         caption: what is drawn, and how to read it.
         draw: makes the figure; can be sent to another process.
@@ -78,8 +78,8 @@ class Plot:
 def plots_of(results: Results) -> list[Plot]:
     """Every figure that the results give, data set by data set; numbers are computed here, and drawn where they are sent.
 
-    For each method on each data set its reliability diagrams, classes and joint density; for each data set the methods
-    together: diagrams, curves, images, regions, out-of-distribution sets, one error against the other.
+    For each method on each data set its reliability diagrams and classes; for each data set the methods together: diagrams,
+    joint densities, curves, regions, images, out-of-distribution sets, one error against the other.
     """
     whole = [key for key in results.evaluators if key.region == ALL]
     maker = _Maker(results, looks(key.name for key in (*whole, *results.outside)))
@@ -183,19 +183,13 @@ class _Maker:
     def _chosen(self) -> set[str]:
         return {metric.name for metric in self.results.settings.chosen}
 
-    def _value(self, key: Key, metric: str, average: str | None = None) -> Value | None:
-        """A number of the table, or None where these predictions have none."""
-        average = average or METRICS[metric].average
-        found = (v for v in self.results.values()[key] if v.metric == metric and v.average == average)
-        return next((v for v in found if "class" not in v.details), None)
-
     def _values(self, keys: Sequence[Key], metric: str, average: str | None = None) -> dict[str, Value]:
         """The numbers of methods that have them, and not those of the map before calibration, which is another method."""
-        found = {key.name: self._value(key, metric, average) for key in keys}
+        found = {key.name: find_value(self.results.values()[key], METRICS[metric], average) for key in keys}
         return {
             name: value
             for name, value in found.items()
-            if value is not None and math.isfinite(value.value) and AS_STORED not in signs_of(value)
+            if value is not None and math.isfinite(value.value) and not value.as_stored
         }
 
     def _curves(self, dataset: str, keys: Sequence[Key]) -> Iterator[Plot]:
@@ -226,7 +220,11 @@ class _Maker:
         for metric in self.results.settings.convention.diagrams.values():
             values: dict[str, dict[str, Value]] = {}
             for key in self.results.evaluators:
-                value = self._value(key, metric) if key._replace(region=ALL) in keys else None
+                value = (
+                    find_value(self.results.values()[key], METRICS[metric])
+                    if key._replace(region=ALL) in keys
+                    else None
+                )
                 if value is not None:
                     values.setdefault(key.name, {})[key.region] = value
             if any(len(regions) > 1 for regions in values.values()):

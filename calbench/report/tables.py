@@ -98,9 +98,9 @@ def _leaderboard(results: Results, board: Leaderboard, marks: set[str]) -> Table
     shown = [difference.metric for difference in board.contenders[0].differences]
     values = [name for name in COMPARED_VALUES if name in shown]
     for name in values:
-        table.add_column(" " + _header(METRICS[name]), justify="right", no_wrap=True)
+        table.add_column(" " + METRICS[name].heading, justify="right", no_wrap=True)
     for name in shown[len(values) :]:
-        table.add_column(f" Δ{_header(METRICS[name])}", justify="right", no_wrap=True)
+        table.add_column(f" Δ{METRICS[name].heading}", justify="right", no_wrap=True)
     table.add_column(" changed", justify="right", no_wrap=True)
     for contender in board.contenders:
         key = Key(board.dataset, board.method, calibrator=contender.column)
@@ -135,7 +135,7 @@ def _change(difference: Difference, mark: str) -> str:
 
 def _narrow(value: Value, mark: str, digits: int = 4) -> str:
     """A value with its signs, and its interval on a second line, with fewer decimals beyond 1."""
-    shown = f"{value.value:.4f}" if math.isfinite(value.value) else "undefined"
+    shown = shown_value(value.value)
     few = digits if value.high < 1 else 3
     interval = f"\n{number(value.low, few)}–{number(value.high, few)}" if math.isfinite(value.low) else ""
     return shown + "".join(sorted(signs_of(value))) + mark + interval
@@ -170,7 +170,7 @@ def _table(results: Results, rows: Mapping[str, Key], columns: Sequence[Metric],
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     table.add_column("method", overflow="fold", min_width=8)
     for metric in columns:
-        table.add_column(_header(metric), justify="right", no_wrap=True)
+        table.add_column(metric.heading, justify="right", no_wrap=True)
     for name in rows:
         values = [value for _, value in cells[name][: len(columns)]]
         table.add_row(name, *map(_cell, values))
@@ -195,7 +195,7 @@ def _outside_table(results: Results, keys: Sequence[Key], marks: set[str]) -> Ta
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     table.add_column("method", overflow="fold", min_width=8)
     for metric, against in shown:
-        heading = _header(METRICS[metric])
+        heading = METRICS[metric].heading
         table.add_column(f"{heading}\nagainst {against}" if against else heading, justify="right", no_wrap=True)
     for method, values in rows.items():
         table.add_row(method, *map(_cell, values))
@@ -208,14 +208,10 @@ def _set(value: Value) -> str:
     return next((part[3:] for part in value.options.split(";") if part.startswith("id=")), "")
 
 
-def _header(metric: Metric) -> str:
-    return f"{metric.name} {metric.arrow}".strip()
-
-
 def _fitting(rows: Iterable[Sequence[tuple[Metric, Value | None]]], method_width: int) -> int:
     """How many columns fit into 100 characters beside the methods' names, which may fold down to 16."""
     widths = [
-        1 + max(len(_header(column[0][0])), *(len(line) for _, value in column for line in _cell(value).splitlines()))
+        1 + max(len(column[0][0].heading), *(len(line) for _, value in column for line in _cell(value).splitlines()))
         for column in zip(*rows, strict=True)
     ]
     room = WIDTH - 2 - min(max(method_width, 8), 16)
@@ -243,11 +239,20 @@ def number(value: float, digits: int = 4) -> str:
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
+def shown_value(value: float, digits: int = 4) -> str:
+    """A value with fixed decimals, as in every table.
+
+    >>> shown_value(0.08125), shown_value(-0.00001), shown_value(float("nan"))
+    ('0.0813', '0.0000', 'undefined')
+    """
+    return f"{value:z.{digits}f}" if math.isfinite(value) else "undefined"
+
+
 def _cell(value: Value | None) -> str:
     """The value, and its interval on a second line; a dash where these predictions have none."""
     if value is None:
         return "–"
-    shown = f"{value.value:.4f}" if math.isfinite(value.value) else "undefined"
+    shown = shown_value(value.value)
     interval = f"\n{number(value.low)}–{number(value.high)}" if math.isfinite(value.low) else ""
     return shown + "".join(sorted(signs_of(value))) + interval
 
@@ -261,15 +266,16 @@ def signs_of(value: Value | None) -> set[str]:
         marks.add(NOT_DISTINGUISHABLE)
     if value.n_undefined and math.isfinite(value.value):
         marks.add(LEFT_OUT)
-    if "levels=uncalibrated" in value.options:
+    if value.as_stored:
         marks.add(AS_STORED)
     return marks
 
 
-def find_value(values: Sequence[Value], metric: Metric) -> Value | None:
-    """A metric under its own average; None where there is none."""
-    found = (value for value in values if value.metric == metric.name and value.average == metric.average)
-    return next(found, None)
+def find_value(values: Sequence[Value], metric: Metric, average: str | None = None) -> Value | None:
+    """A metric of all classes together under its own average, or another; None where there is none."""
+    average = average or metric.average
+    found = (value for value in values if value.metric == metric.name and value.average == average)
+    return next((value for value in found if "class" not in value.details), None)
 
 
 def dataset_title(results: Results, dataset: str, keys: Sequence[Key]) -> str:

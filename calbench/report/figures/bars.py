@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calbench.evaluate import Value
-from calbench.report.figures.labels import directed, estimated, headed, legend_below, named, say_left_out
+from calbench.metrics import METRICS
+from calbench.report.figures.labels import estimated, headed, legend_below, named, say_left_out
 from calbench.report.style import COLUMN, GREY, INK, Look, new_figure, plain, tidy
 from calbench.statistics.bundle import ALL
 
@@ -57,7 +58,7 @@ def region_bars(values: Mapping[str, Mapping[str, Value]], looks: Mapping[str, L
     ax.set_ylim(len(regions) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.axvline(0, color=INK, linewidth=0.8, zorder=1)
-    ax.set_xlabel(directed(metric))
+    ax.set_xlabel(METRICS[metric].heading)
     ax.grid(axis="x", color=GREY, linewidth=0.4, alpha=0.6)
     tidy(ax).spines["left"].set_visible(False)
     say_left_out(ax, "undefined", undefined)

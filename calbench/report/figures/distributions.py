@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from calbench.evaluate import EntropyBin, Value
-from calbench.report.figures.labels import directed, estimate, estimated, headed, legend_below, named, say_left_out
+from calbench.metrics import METRICS
+from calbench.report.figures.labels import estimate, estimated, headed, legend_below, named, say_left_out
 from calbench.report.style import COLUMN, GREY, INK, OVER, PAPER, TEXT, UNDER, Look, new_figure, plain, tidy
 from calbench.statistics.reliability import divide
 from calbench.statistics.rows import Array
@@ -70,7 +71,7 @@ def per_image_distribution(
     ax.set_ylim(len(values) - 0.5, -0.5)
     if min((np.nanmin(column, initial=0) for column in values.values()), default=0) == 0:
         ax.set_xlim(left=0)
-    ax.set_xlabel(f"{directed(next(iter(means.values())).metric)} of each image")
+    ax.set_xlabel(f"{METRICS[next(iter(means.values())).metric].heading} of each image")
     ax.grid(axis="x", color=GREY, linewidth=0.4, alpha=0.6)
     tidy(ax).spines["left"].set_visible(False)
     return ax

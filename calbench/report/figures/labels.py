@@ -60,12 +60,7 @@ def estimated(values: Iterable[Value], level: float) -> str:
     """What `estimate` shows of a metric: its name, its better direction, and the level of the intervals, if there are any."""
     values = list(values)
     interval = f", {100 * level:g} % interval" * any(np.isfinite(value.low) for value in values)
-    return f"{directed(values[0].metric)}{interval}"
-
-
-def directed(metric: str) -> str:
-    """A metric and its better direction."""
-    return f"{metric} {METRICS[metric].arrow}".rstrip()
+    return f"{METRICS[values[0].metric].heading}{interval}"
 
 
 def legend_below(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from calbench.evaluate import Value
-from calbench.report.figures.labels import directed, headed, legend_below, named, say_left_out
+from calbench.metrics import METRICS
+from calbench.report.figures.labels import headed, legend_below, named, say_left_out
 from calbench.report.style import COLUMN, GREY, PAPER, Look, new_figure, plain, tidy
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def error_scatter(points: Mapping[str, tuple[Value, Value]], looks: Mapping[str,
         ax.plot([x.value], [y.value], look.marker, color=look.colour, markersize=5.5, markeredgecolor=PAPER,
                 markeredgewidth=0.6, label=plain(name), zorder=3)  # fmt: skip
     for x, y in list(points.values())[:1]:
-        ax.set(xlabel=directed(x.metric), ylabel=directed(y.metric))
+        ax.set(xlabel=METRICS[x.metric].heading, ylabel=METRICS[y.metric].heading)
     ax.grid(color=GREY, linewidth=0.4, alpha=0.6)
     say_left_out(ax, "undefined", [name for name in points if name not in shown])
     return tidy(ax)
