@@ -9,7 +9,6 @@ import signal
 import sys
 import tempfile
 import threading
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,16 +20,26 @@ from click.core import ParameterSource
 
 from calbench import __version__
 from calbench.errors import CalbenchError, InputError, plural
-from calbench.evaluate import TIES, Settings
+from calbench.evaluate import Settings
 from calbench.io.pairing import refuse_mixing
 from calbench.metrics import METRICS
+from calbench.options import (
+    CALIBRATED,
+    CONFIG,
+    IMAGES,
+    INPUT,
+    INTERVALS,
+    JOBS,
+    JSON,
+    NAMES,
+    NUMBERS,
+    OUTPUT,
+    PARTS,
+    QUIET,
+    with_options,
+)
 from calbench.plan import CollectOptions
 from calbench.profiles import PROFILES
-
-Command = Callable[..., Any]
-
-NAMES = "A,B,..."
-"""Metavar of options that take names between commas."""
 
 
 class _Group(click.Group):
@@ -94,160 +103,17 @@ def main(debug: bool) -> None:
     """
 
 
-def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """Take defaults from a TOML file whose keys are option names; the command line wins."""
-    if path is None:
-        return
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"cannot read {path}: {error}") from error
-    options = {name.lstrip("-"): p for p in ctx.command.params if isinstance(p, click.Option) for name in p.opts}
-    del options["config"]
-    defaults = {}
-    for key, value in values.items():
-        option = options.get(key.replace("_", "-"))
-        if option is None and key.replace("_", "-") in _ALL_NAMES:
-            continue  # of another command: one file may serve several
-        if option is None:
-            raise click.BadParameter(f"{path} sets {key!r}; keys are option names, such as pred, gt, n-boot")
-        defaults[str(option.name)] = _config_value(path, key, option, value)
-    ctx.default_map = defaults
-
-
-def _config_value(path: Path, key: str, option: click.Option, value: Any) -> Any:
-    """A value of the type that the option takes; one value stands for a list of one, a list of names for `a,b`."""
-    if option.multiple and not isinstance(value, list):
-        value = [value]
-    elif isinstance(value, list) and option.metavar == NAMES:
-        value = ",".join(map(str, value))
-    kinds: dict[str, tuple[type, ...]] = {
-        "integer": (int,),
-        "integer range": (int,),
-        "float": (int, float),
-        "boolean": (bool,),
-    }
-    wanted = kinds.get(option.type.name, (str,))
-    for item in value if option.multiple else [value]:
-        if not isinstance(item, wanted) or (isinstance(item, bool) and bool not in wanted):
-            raise click.BadParameter(f"{path} sets {key} = {value!r}; expected {option.type.name}")
-    return value
-
-
-def _options(*groups: list[Command]) -> Callable[[Command], Command]:
-    """Several lists of option decorators, in order of appearance."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed([option for group in groups for option in group]):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_ALL_NAMES: set[str] = set()
-"""Names of the options of all commands, filled below."""
-
-_CONFIG = [
-    click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), is_eager=True,
-                 expose_value=False, callback=_read_config,
-                 help="TOML file of options (keys are option names); the command line wins."),
-]  # fmt: skip
-_INPUT = [
-    click.option("--pred", metavar="DIR",
-                 help="Predictions: a folder or file, or a template with {method} and {dataset}."),
-    click.option("--gt", metavar="DIR",
-                 help="Ground truth: a folder, or a template with {dataset}; none for tables and .npz files that hold both."),
-    click.option("--mask", metavar="DIR", help="Field of view (folder or template): pixels outside are void."),
-    click.option("--pred-suffix", default="", help="Ending of the prediction stems, removed before matching."),
-    click.option("--gt-suffix", default="", help="Ending of the mask stems, removed before matching."),
-    click.option("--method", "methods", multiple=True, metavar="NAME",
-                 help="Name of the method; with {method} in --pred, keep only this one (repeatable)."),
-    click.option("--dataset", "datasets", multiple=True, metavar="NAME",
-                 help="Name of the data set; with {dataset} in --pred, keep only this one (repeatable)."),
-    click.option("--gt-threshold", type=int, metavar="N",
-                 help="Foreground is mask byte > N. Default: 128, or 0 where masks hold only 0 and 1."),
-    click.option("--void-value", "void_values", type=int, multiple=True, metavar="N",
-                 help="Mask byte that means void (repeatable); such pixels enter no metric."),
-    click.option("--ignore-index", "ignore_index", type=int, multiple=True, metavar="N",
-                 help="Label that means void (repeatable), as stored in the masks; 0 and -1 are legal."),
-    click.option("--reduce-zero-label", is_flag=True, help="Label 0 is void (255, too, below 255 classes); 1 is class 0."),
-    click.option("--label-map", type=click.Path(dir_okay=False), metavar="FILE",
-                 help="JSON or two-column text: stored label -> class, or ignore."),
-    click.option("--input", type=click.Choice(["levels", "probabilities", "logits"]),
-                 help="What predictions hold. Default: inferred once a folder, and printed."),
-    click.option("--layout", type=click.Choice(["CHW", "HWC"], case_sensitive=False),
-                 help="Axes of predictions of several classes. Default: inferred once a folder."),
-    click.option("--num-classes", type=int, metavar="C", help="Classes of the predictions. Default: theirs."),
-    click.option("--npz-key", metavar="KEY", help="Array of .npz predictions. Default: data, probabilities, logits, ..."),
-    click.option("--gt-npz-key", metavar="KEY", help="Array of .npz masks. Default: label, ground_truth, gt, ..."),
-    click.option("--on-mismatch", type=click.Choice(["error", "resize-pred", "skip"]), default="error", show_default=True,
-                 help="When a prediction and its mask differ in size."),
-    click.option("--on-missing", type=click.Choice(["error", "skip"]), default="error", show_default=True,
-                 help="When a prediction or a mask has no partner."),
-]  # fmt: skip
-_PARTS = [
-    click.option("--regions", is_flag=True,
-                 help="Also boundary and interior of the objects, and quarters of the images by object size."),
-    click.option("--boundary-width", type=float, default=5.0, show_default=True, metavar="PX",
-                 help="Pixels this near to another class are boundary."),
-    click.option("--ood", multiple=True, metavar="NAME=DIR",
-                 help="Predictions on images with nothing to find, a folder or template with {method} (repeatable)."),
-    click.option("--ood-gt", multiple=True, metavar="NAME=DIR", help="Masks of such a set, for their void pixels only."),
-]  # fmt: skip
-_IMAGES = [
-    click.option("--images", metavar="DIR",
-                 help="Pictures the predictions were made from (folder or template), for calibrators that look at them."),
-    click.option("--resize-images", is_flag=True, help="Resize pictures of another size than their prediction (bilinear)."),
-]  # fmt: skip
-_CALIBRATED = [
-    click.option("--calibrator", type=click.Path(dir_okay=False), metavar="FILE",
-                 help="Measure the predictions after this calibrator (of `calbench calibrate`), without writing them."),
-    click.option("--allow-overlap", is_flag=True, help="Even on images that the calibrator was fitted on."),
-]  # fmt: skip
-_INTERVALS = [
-    click.option("--ci", type=float, default=0.95, show_default=True, help="Level of the intervals."),
-    click.option("--n-boot", type=int, default=1000, show_default=True, help="Bootstrap replicates; 0 for no intervals."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap, and of fits and splits."),
-    click.option("--group-by", metavar="REGEX",
-                 help="Keep images whose names match alike (first group, if any) together: patients, videos."),
-]  # fmt: skip
-_NUMBERS = [
-    click.option("--profile", type=click.Choice(list(PROFILES)), default="calbench", show_default=True,
-                 help="Set of metrics and conventions."),
-    click.option("--metrics", metavar=NAMES, help="Only these metrics (see `calbench metrics`)."),
-    click.option("--exclude", metavar=NAMES, help="All of the profile but these, e.g. weighted_f, the slow one."),
-    click.option("--bins", type=int, metavar="B", help="Equal-width or equal-mass bins. Default: the profile's (15)."),
-    click.option("--ties", type=click.Choice(TIES), help="Tied pixels in equal-mass bins. Default: split in proportion."),
-    click.option("--debias-bins", type=int, metavar="B", help="Cells of aslp_debias. Default: 100, as in the scripts."),
-    click.option("--batch", type=int, metavar="N", help="Images a batch of mbls_segmentation_ece. Default: 1."),
-    *_INTERVALS,
-]  # fmt: skip
-_JOBS = [click.option("-j", "--jobs", type=int, metavar="N", help="Processes. Default: cores, fewer for small sets.")]
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
-_QUIET = [
-    _JSON,
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Say also what the doctor notes without need of action."),
-]
-_OUTPUT = [
-    click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="OUT",
-                 help="Folder for summary.json, the CSV files, stats.npz and the diagrams."),
-    click.option("--force", is_flag=True, help="Replace results that OUT already holds."),
-]  # fmt: skip
-
-
 @main.command("evaluate")
-@_options(
-    _INPUT,
-    _PARTS,
+@with_options(
+    INPUT,
+    PARTS,
     [click.option("--stats", type=click.Path(path_type=Path), metavar="FILE",
                   help="Evaluate the statistics of an earlier run instead of folders; no pixel is read.")],
-    _CALIBRATED,
-    _IMAGES,
-    _OUTPUT,
+    CALIBRATED,
+    IMAGES,
+    OUTPUT,
     [click.option("--resume", is_flag=True, help="Continue an interrupted run in OUT.")],
-    _NUMBERS, _JOBS, _QUIET, _CONFIG,
+    NUMBERS, JOBS, QUIET, CONFIG,
 )  # fmt: skip
 def _evaluate(
     stats: Path | None,
@@ -335,9 +201,9 @@ def _evaluate(
 
 @main.command("calibrate")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@_options(
-    _INPUT,
-    _IMAGES,
+@with_options(
+    INPUT,
+    IMAGES,
     [
         click.option("--cv", type=int, metavar="K", help="Folds by image. Default: 5; for networks one hold-out of 0.3."),
         click.option("--holdout", type=float, metavar="F", help="Share of images held out, instead of folds."),
@@ -356,9 +222,9 @@ def _evaluate(
                      help="Folder for the calibrators, the split, comparison.csv and the files of `calbench evaluate`."),
         click.option("--force", is_flag=True, help="Replace results that OUT already holds."),
         click.option("--resume", is_flag=True, help="Continue an interrupted run in OUT."),
-        *_INTERVALS,
+        *INTERVALS,
     ],
-    _JOBS, _QUIET[:2], _CONFIG,
+    JOBS, QUIET[:2], CONFIG,
 )  # fmt: skip
 def _calibrate(
     names: tuple[str, ...],
@@ -424,7 +290,7 @@ def _calibrate(
 
 
 @main.command("calibrators")
-@_JSON
+@JSON
 def _calibrators(as_json: bool) -> None:
     """List every calibrator: definition, source, parameters, what it keeps.
 
@@ -461,11 +327,11 @@ def _calibrators(as_json: bool) -> None:
 
 
 @main.command("check")
-@_options(
-    _INPUT,
-    _JOBS,
-    [_JSON, click.option("-q", "--quiet", is_flag=True, help="Leave out notes, which need no action.")],
-    _CONFIG,
+@with_options(
+    INPUT,
+    JOBS,
+    [JSON, click.option("-q", "--quiet", is_flag=True, help="Leave out notes, which need no action.")],
+    CONFIG,
 )
 def _check(jobs: int | None, as_json: bool, quiet: bool, **given: Any) -> None:
     """Look for what is wrong with folders of predictions and masks: the doctor.
@@ -493,7 +359,7 @@ def _check(jobs: int | None, as_json: bool, quiet: bool, **given: Any) -> None:
 
 @main.command("apply")
 @click.argument("calibrator", type=click.Path(dir_okay=False))
-@_options(
+@with_options(
     [
         click.option("--pred", required=True, metavar="DIR", help="Predictions: a folder or file; no ground truth is read."),
         click.option("-o", "--output", required=True, type=click.Path(file_okay=False), metavar="DIR",
@@ -510,14 +376,14 @@ def _check(jobs: int | None, as_json: bool, quiet: bool, **given: Any) -> None:
         click.option("--images", metavar="DIR",
                      help="Folder of the pictures the predictions were made from, for calibrators that look at them."),
     ],
-    _IMAGES[1:],
+    IMAGES[1:],
     [
         click.option("--resume", is_flag=True, help="Keep what this calibrator wrote from the same predictions before."),
         click.option("--force", is_flag=True, help="Replace what the folder holds."),
     ],
-    _JOBS,
-    [_JSON, click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")],
-    _CONFIG,
+    JOBS,
+    [JSON, click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")],
+    CONFIG,
 )  # fmt: skip
 def _apply(jobs: int | None, resume: bool, force: bool, as_json: bool, quiet: bool, **given: Any) -> None:
     """Write calibrated maps: predictions through the calibrator in the file CALIBRATOR.
@@ -549,7 +415,7 @@ def _apply(jobs: int | None, resume: bool, force: bool, as_json: bool, quiet: bo
     metavar="RESULTS...",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
 )
-@_options(
+@with_options(
     [
         click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR",
                      help="Folder for report.html, the tables and plots/."),
@@ -565,9 +431,9 @@ def _apply(jobs: int | None, resume: bool, force: bool, as_json: bool, quiet: bo
         click.option("--gallery-by", metavar="METRIC", help="What ranks those images. Default: the top-label error."),
         click.option("--force", is_flag=True, help="Replace the report that DIR already holds."),
     ],
-    _JOBS,
+    JOBS,
     [click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")],
-    _CONFIG,
+    CONFIG,
 )  # fmt: skip
 def _report(folders: tuple[Path, ...], output: Path, force: bool, jobs: int | None, quiet: bool, **given: Any) -> None:
     """Write the page, the tables and the plots for a paper from results folders.
@@ -601,7 +467,7 @@ def _report(folders: tuple[Path, ...], output: Path, force: bool, jobs: int | No
 
 @main.command("compare")
 @click.argument("results", nargs=-1, required=True, metavar="RESULTS...")
-@_options(
+@with_options(
     [
         click.option("--metrics", metavar=NAMES, help="Only these metrics (see `calbench metrics`)."),
         click.option("--all", "show_all", is_flag=True, help="Print every metric, not the headline metrics alone."),
@@ -614,8 +480,8 @@ def _report(folders: tuple[Path, ...], output: Path, force: bool, jobs: int | No
                      help="Folder for comparison.csv and comparison.json."),
         click.option("--force", is_flag=True, help="Replace a comparison that OUT already holds."),
     ],
-    [_JSON, click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")],
-    _CONFIG,
+    [JSON, click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")],
+    CONFIG,
 )  # fmt: skip
 def _compare(
     results: tuple[str, ...],
@@ -669,7 +535,7 @@ def _compare(
 
 @main.command("metrics")
 @click.option("--profile", type=click.Choice(list(PROFILES)), help="Only the metrics of this profile.")
-@_JSON
+@JSON
 def _metrics(profile: str | None, as_json: bool) -> None:
     """List every metric: definition, source, direction, average.
 
@@ -710,16 +576,6 @@ def _demo(output: Path, force: bool) -> None:
     run_demo(output, force=force)
 
 
-_ALL_NAMES |= {
-    name.lstrip("-")
-    for command in main.commands.values()
-    for parameter in command.params
-    if isinstance(parameter, click.Option)
-    for name in parameter.opts
-    if name != "--config"
-}
-
-
 def _announcer(quiet: bool) -> Callable[[str], None]:
     return (lambda _: None) if quiet else (lambda message: click.echo(message, err=True))
 
@@ -750,7 +606,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 
 def _settings(given: dict[str, Any]) -> Settings:
-    """The settings that the options of `_NUMBERS` describe."""
+    """The settings that the options of `NUMBERS` describe."""
     options = {key: given[key] for key in ("bins", "ties", "debias_bins", "batch") if given[key] is not None}
     common = {key: given[key] for key in ("profile", "ci", "n_boot", "seed", "group_by")}
     return Settings(metrics=_names(given["metrics"]), exclude=_names(given["exclude"]) or (), options=options, **common)
