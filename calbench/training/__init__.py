@@ -1,0 +1,1 @@
+"""Training networks that are calibrated from the start."""
