@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from calbench.errors import FormatError, InputError, OptionError, RangeError, ShapeError, UnknownName, listing, plural
+from calbench.errors import FormatError, InputError, OptionError, RangeError, ShapeError, UnknownName, plural
 from calbench.io.arrays import VOLUMES, extension, member_of, read_array, read_header
-from calbench.io.files import APPLIED, atomic, digest, read_bytes, write_text
-from calbench.io.pairing import Folders, Pair, match_files, refuse_mixing, stem_of, with_pictures
+from calbench.io.files import APPLIED, digest, read_bytes
+from calbench.io.maps import FORMATS, TOPS, Rounding, map_file, quantised, write_map
+from calbench.io.pairing import Folders, Pair, match_files, refuse_mixing, with_pictures
 from calbench.io.predictions import (
     SUM_TOLERANCE,
     Kind,
@@ -32,6 +28,7 @@ from calbench.io.predictions import (
 )
 from calbench.io.sample import Sample
 from calbench.io.tables import TEXT, is_table, read_table
+from calbench.io.written import Record, Written
 from calbench.kernels.floats import probabilities
 from calbench.measure import Request, Task, calibrator_of, picture_of, read_images
 from calbench.parallel import check_jobs, parallel_map
@@ -42,12 +39,7 @@ from calbench.statistics.rows import Array
 if TYPE_CHECKING:
     from calbench.calibrators import Calibrator
 
-FORMATS = {"npz": ".npz", "png16": ".png", "png8": ".png"}
-"""What can be written, and its extension: float16 arrays, or grey levels of 16 and 8 bits."""
-TOPS = {"png16": 65535, "png8": 255}
-"""The level of p = 1."""
 SCHEMA = 1
-CHECKPOINT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -91,41 +83,6 @@ class ApplyOptions:
 
 
 @dataclass(frozen=True)
-class Rounding:
-    """What the numbers of a file, or of several, lost when they were stored.
-
-    Attributes:
-        largest: |stored − calibrated|, of all classes of all pixels.
-        total: their sum.
-        numbers: how many there are: pixels, times classes where there are several.
-        pixels: how many there are.
-        class_kept: pixels that rounding would have given another class.
-    """
-
-    largest: float
-    total: float
-    numbers: int
-    pixels: int
-    class_kept: int
-
-    @property
-    def mean(self) -> float:
-        """Mean |stored − calibrated|."""
-        return self.total / self.numbers
-
-    @classmethod
-    def merged(cls, parts: Sequence[Rounding]) -> Rounding:
-        """Of several files; the same whatever their order."""
-        return cls(
-            max(part.largest for part in parts),
-            math.fsum(part.total for part in parts),
-            sum(part.numbers for part in parts),
-            sum(part.pixels for part in parts),
-            sum(part.class_kept for part in parts),
-        )
-
-
-@dataclass(frozen=True)
 class Applied:
     """What was written.
 
@@ -152,13 +109,10 @@ class Applied:
     @property
     def text(self) -> str:
         """For people: what was written, and what storing it cost."""
-        stored = {"npz": "float16", "png16": "16 bits", "png8": "8 bits"}[self.format]
         earlier = f" ({self.skipped:,} of them before)" * bool(self.skipped)
-        found = self.rounding
         return (
             f"{plural(len(self.files), 'file')} in {self.output}{earlier}, calibrated by {self.calibrator}\n"
-            f"rounding to {stored} moved probabilities by {found.largest:.2g} at most, {found.mean:.2g} on average; it would "
-            f"have changed the class of {found.class_kept:,} of {plural(found.pixels, 'pixel')}, which kept theirs"
+            f"{self.rounding.text(self.format)}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -171,23 +125,9 @@ class Applied:
             "images": len(self.files),
             "skipped": self.skipped,
             "fitted_on": self.fitted_on,
-            "quantisation": {
-                "largest": self.rounding.largest,
-                "mean": self.rounding.mean,
-                "pixels": self.rounding.pixels,
-                "class_kept": self.rounding.class_kept,
-            },
+            "quantisation": self.rounding.to_json(),
             "files": list(self.files),
         }
-
-
-@dataclass(frozen=True)
-class _Record:
-    """A file that was written: digests of what it was made from (0 without a picture), and its rounding."""
-
-    prediction: int
-    image: int
-    rounding: Rounding
 
 
 @dataclass(frozen=True)
@@ -197,7 +137,7 @@ class _Work:
     task: Task
     file: str
     options: ApplyOptions
-    earlier: _Record | None
+    earlier: Written | None
 
 
 def apply_folder(
@@ -232,8 +172,6 @@ def apply_folder(
     from calbench.calibrators.samples import refuse_calibrated, refuse_mismatch
 
     check_jobs(jobs)
-    if resume and force:
-        raise OptionError("--resume continues what --force would replace: give one of them")
     calibrator = load_calibrator(options.calibrator)
     pred, output = Path(options.pred), Path(options.output)
     refuse_mixing(output, {"predictions": options.pred, "pictures": options.images}, around=True)
@@ -254,10 +192,11 @@ def apply_folder(
             f"{len(shared)} of {plural(len(pairs), 'image')} have names of images that {calibrator.name} was fitted on; "
             "numbers on those would flatter it"
         )
-    file_of = {pair.name: _file_of(pair.pred, pred, options.format) for pair in pairs}
+    file_of = {pair.name: map_file(pair.pred, pred, options.format) for pair in pairs}
     calibrator_digest = digest(read_bytes(Path(options.calibrator)))
     head = _head(options, calibrator, calibrator_digest, described)
-    done = _earlier(output, head, set(file_of.values()), resume=resume, force=force)
+    record = Record(output / APPLIED, head, holds="calibrated maps", by="calibrator", source="predictions")
+    done = record.earlier(set(file_of.values()), resume=resume, force=force)
     reading = options.reading
     works = [
         _Work(
@@ -268,83 +207,34 @@ def apply_folder(
     ]  # fmt: skip
     skipped = 0
     with (
-        _kept(done, output, head) as save,
+        record.kept(done) as keep,
         progress_bar("images", len(works), enabled=progress) as advance,
     ):
-        save()
-        saved = time.monotonic()
-        for file, record, new in parallel_map(_written, works, jobs):
-            done[file] = record
+        for file, written, new in parallel_map(_written, works, jobs):
+            keep(file, written)
             skipped += not new
             advance()
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                save()
-                saved = time.monotonic()
-        save()
     files = tuple(sorted(done))
     rounding = Rounding.merged([done[file].rounding for file in files])
     return Applied(calibrator.name, output, options.format, described, files, skipped, len(shared), rounding)
 
 
-def quantised(p: Array, format: str) -> tuple[Array, Rounding]:
-    """Probabilities as they are stored, and what that cost; the class of every pixel stays.
-
-    float16 is rounded to nearest. Where that leaves the class tied with an earlier one, it is raised to the next float16;
-    a binary map's background is kept below one half. Levels are round(p · top), top = 255 or 65535; one half lies between
-    two of them and goes up, so that no background becomes foreground, level > top / 2.
-
-    Args:
-        p: `(H, W)` probabilities of foreground, or `(C, H, W)` of each class, float64.
-        format: "npz", "png16" or "png8".
-
-    >>> stored, lost = quantised(np.array([[0.49999, 0.25]]), "npz")
-    >>> bool(stored[0, 0] < 0.5), lost.class_kept, bool(lost.largest < 3e-4)
-    (True, 1, True)
-    >>> quantised(np.array([[0.5, np.nextafter(0.5, 0)]]), "png8")[0].tolist()
-    [[128, 127]]
-    """
-    if format in TOPS:
-        top = TOPS[format]
-        levels = np.rint(p * top).astype(np.min_scalar_type(top))
-        return levels, _rounding(levels / np.float64(top), p, 0)
-    stored = p.astype(np.float16)
-    if p.ndim == 2:
-        lost = (p < 0.5) & (stored >= 0.5)
-        stored[lost] = np.nextafter(np.float16(0.5), np.float16(0))
-    else:
-        winner = p.argmax(0)
-        lost = stored.astype(np.float32).argmax(0) != winner  # float16 is slow to compare
-        rows, columns = np.nonzero(lost)
-        stored[winner[lost], rows, columns] = np.nextafter(stored[:, rows, columns].max(0), np.float16(2))
-    return stored, _rounding(stored.astype(np.float64), p, int(np.count_nonzero(lost)))
-
-
-def _rounding(back: Array, p: Array, class_kept: int) -> Rounding:
-    """How far the stored probabilities, as float64, which are overwritten, are from `p`."""
-    error = np.abs(np.subtract(back, p, out=back), out=back)
-    return Rounding(float(error.max()), float(error.sum()), p.size, math.prod(p.shape[-2:]), class_kept)
-
-
-def _written(work: _Work) -> tuple[str, _Record, bool]:
+def _written(work: _Work) -> tuple[str, Written, bool]:
     """Calibrate one file and write it, unless it was written before; its name, its record, and whether it is new."""
     task, options = work.task, work.options
     sample, prediction = _read_table(task) if task.scores is None else _read_map(task)
     image = 0 if task.pair.image is None else digest(read_bytes(task.pair.image))
-    earlier = work.earlier
-    if earlier is not None and (earlier.prediction, earlier.image) == (prediction, image):
+    origin, earlier = {"prediction": prediction, "image": image}, work.earlier
+    if earlier is not None and earlier.origin == origin:
         return work.file, earlier, False
     _verify(sample, declared=options.input is not None)
     calibrator = calibrator_of(options.calibrator)
     stored, rounding = quantised(_calibrated(sample, calibrator, picture_of(task, sample.size)), options.format)
     if task.scores is None:
         stored = stored[:, 0].T
-    with atomic(Path(options.output, work.file)) as temporary:
-        if options.format in TOPS:
-            Image.fromarray(stored).save(temporary)
-        else:
-            arrays: dict[str, Any] = {"probabilities": stored, **_labels(task.pair.pred, options.npz_key)}
-            np.savez_compressed(temporary, **arrays)
-    return work.file, _Record(prediction, image, rounding), True
+    labels = {} if options.format in TOPS else _labels(task.pair.pred, options.npz_key)
+    write_map(Path(options.output, work.file), stored, **labels)
+    return work.file, Written(origin, rounding), True
 
 
 def _read_map(task: Task) -> tuple[Sample, int]:
@@ -417,12 +307,6 @@ def _labels(path: Path, key: str | None) -> dict[str, Array]:
     except FormatError:  # they are elsewhere
         return {}
     return {} if name == member_of(path, "prediction", key) else {"label": read_array(path, "mask").array}
-
-
-def _file_of(path: Path, pred: Path, format: str) -> str:
-    """Where a prediction's file goes below the output folder: its sub-folder and stem."""
-    below = path.relative_to(pred).parent if pred.is_dir() else Path()
-    return (below / (stem_of(path) + FORMATS[format])).as_posix()
 
 
 def _holds_tables(pairs: Sequence[Pair], options: ApplyOptions) -> bool:
@@ -518,90 +402,3 @@ def _head(options: ApplyOptions, calibrator: Calibrator, calibrator_digest: int,
         "predictions": described,
         **{name: getattr(options, name) for name in kept},
     }
-
-
-@contextmanager
-def _kept(done: Mapping[str, _Record], output: Path, head: Mapping[str, Any]) -> Iterator[Callable[[], None]]:
-    """Write the manifest on request, and whenever the block does not end well."""
-
-    def save() -> None:
-        files = {file: asdict(done[file]) for file in sorted(done)}
-        write_text(output / APPLIED, json.dumps({**head, "files": files}, indent=1, ensure_ascii=False))
-
-    try:
-        yield save
-    except BaseException:
-        save()
-        raise
-
-
-def _earlier(
-    output: Path, head: Mapping[str, Any], files: set[str], *, resume: bool, force: bool
-) -> dict[str, _Record]:
-    """The files that an earlier run wrote, to be kept if their predictions are the same.
-
-    Raises:
-        InputError: a folder that is in use, or was written by another calibrator or with other options.
-        FormatError: a manifest that cannot be read.
-    """
-    manifest = output / APPLIED
-    if not manifest.exists():
-        taken = [file for file in sorted(files) if (output / file).exists() and not force]
-        if taken:
-            raise InputError(
-                f"{output} holds {plural(len(taken), 'file')} that would be replaced:\n{listing(taken)}\n"
-                "replace them with --force, or choose another -o"
-            )
-        return {}
-    if force:
-        _, records = _read_manifest(manifest)
-        _remove(output, records.keys() - files)
-        return {}
-    if not resume:
-        raise InputError(
-            f"{output} already holds calibrated maps ({APPLIED}); continue with --resume, replace them with --force, or "
-            "choose another -o"
-        )
-    then, records = _read_manifest(manifest)
-    changed = [f"{key}: {then.get(key)} -> {now}" for key, now in head.items() if then.get(key) != now]
-    if changed:
-        raise InputError(
-            f"cannot resume from {manifest}: the calibrator, the predictions or options have changed since:\n"
-            f"{listing(changed)}\nrepeat the earlier ones, or start afresh with --force"
-        )
-    gone = sorted(records.keys() - files)
-    if gone:
-        raise InputError(
-            f"{output} holds {plural(len(gone), 'file')} whose predictions are gone:\n{listing(gone)}\n"
-            "complete the predictions, or start afresh with --force"
-        )
-    return {file: record for file, record in records.items() if (output / file).exists()}
-
-
-def _remove(output: Path, files: Iterable[str]) -> None:
-    """Remove files that an earlier run wrote; a name that leads out of the folder is none of them."""
-    for path in [(output / file).resolve() for file in files]:
-        if output.resolve() in path.parents:
-            path.unlink(missing_ok=True)
-
-
-def _read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, _Record]]:
-    """What a manifest says, and its files.
-
-    Raises:
-        FormatError: unreadable, or of a newer schema.
-    """
-    try:
-        found = json.loads(read_bytes(path))
-        if found["schema"] > SCHEMA:
-            raise FormatError(
-                f"{path} has schema {found['schema']}, this calbench reads up to {SCHEMA}; update calbench"
-            )
-        return found, {
-            file: _Record(record["prediction"], record["image"], Rounding(**record["rounding"]))
-            for file, record in found["files"].items()
-        }
-    except FormatError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path} is damaged ({error!r}); delete its folder, or choose another -o") from error

@@ -46,6 +46,10 @@ class WorkerError(CalbenchError, RuntimeError):
     """A worker process died."""
 
 
+class DivergedError(CalbenchError, RuntimeError):
+    """Training whose loss or weights are no longer numbers."""
+
+
 class MergeError(CalbenchError, ValueError):
     """Statistics that must not be added: the same image twice, or other conventions."""
 

@@ -15,7 +15,8 @@ from calbench.io.images import FORMATS
 EXTENSIONS = (*FORMATS, ".npy", ".npz", *VOLUMES, ".csv", ".tsv")
 """What calbench reads."""
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-GENERIC_FOLDERS = {"gt", "gts", "mask", "masks", "label", "labels", "groundtruth", "ground_truth", "annotations"}
+GENERIC_FOLDERS = {"gt", "gts", "mask", "masks", "label", "labels", "groundtruth", "ground_truth", "annotations",
+                   "image", "images", "img", "imgs"}  # fmt: skip
 """Folder names that say what a folder holds, not which data set it is."""
 
 

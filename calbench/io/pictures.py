@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from calbench.errors import FormatError, RangeError, ShapeError
-from calbench.io.images import EIGHT_BIT_MODES, decode, deep, read_layout, resize_bilinear
+from calbench.io.images import EIGHT_BIT_MODES, Decoded, decode, deep, read_layout, resize_bilinear
 from calbench.statistics.rows import Array
 
 COLOUR_MODES = {"1", "L", "P", "LA", "PA", "RGB", "RGBA"}
@@ -29,29 +29,28 @@ def read_picture(path: str | Path) -> Array:
         RangeError: transparent pixels.
     """
     path = Path(path)
-    decoded = decode(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a damaged EXIF block has no orientation
-        with Image.open(path) as header:  # opened anew, as Pillow turns a TIFF when it loads the pixels
-            orientation = header.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    if orientation not in (UPRIGHT, 0):  # 0: written by cameras that do not know
-        raise FormatError(
-            f"{path} has EXIF orientation {orientation}: it is stored turned or mirrored, and nothing tells which way its "
-            "prediction is; expected pictures stored upright; turn it as its prediction is, and remove the tag"
-        )
-    image = decoded.image
-    if image.mode not in EIGHT_BIT_MODES:
+    decoded = _upright(path)
+    if decoded.image.mode not in EIGHT_BIT_MODES:
         levels = deep(decoded, path)
         if levels.dtype != np.uint16:
             raise FormatError(
                 f"{path} is a {levels.dtype} image; expected a picture of 8 bits, or 16 unsigned; convert it"
             )
         return np.repeat(levels[None].astype(np.float32) / 65535, 3, axis=0)
-    if image.mode not in COLOUR_MODES:
-        raise FormatError(
-            f"{path} has mode {image.mode!r}; expected grey or RGB; convert it to RGB with its colour profile"
-        )
-    return np.ascontiguousarray(np.moveaxis(_colours(image, path), -1, 0), np.float32) / np.float32(255)
+    return np.ascontiguousarray(np.moveaxis(np.asarray(_rgb(decoded.image, path)), -1, 0), np.float32) / np.float32(255)
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Read a photograph of 8 bits a channel as Pillow's RGB, for geometry; otherwise as `read_picture` does.
+
+    Raises:
+        FormatError: unreadable, truncated, of more than 8 bits, of another colour space, or with an EXIF orientation.
+        RangeError: transparent pixels.
+    """
+    decoded = _upright(path)
+    if decoded.image.mode not in EIGHT_BIT_MODES:
+        raise FormatError(f"{path} has {decoded.bits} bits a pixel; expected a picture of 8 bits a channel; convert it")
+    return _rgb(decoded.image, path)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -85,11 +84,29 @@ def fit_picture(picture: Array, size: tuple[int, int], *, resize: bool, where: o
     return np.stack([resize_bilinear(channel, size) for channel in picture]).clip(0, 1)
 
 
-def _colours(image: Image.Image, path: Path) -> Array:
-    """`(H, W, 3)` uint8; an alpha channel that is opaque everywhere is dropped."""
+def _upright(path: Path) -> Decoded:
+    """A decoded picture, unless it is stored turned or mirrored."""
+    decoded = decode(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged EXIF block has no orientation
+        with Image.open(path) as header:  # opened anew, as Pillow turns a TIFF when it loads the pixels
+            orientation = header.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    if orientation not in (UPRIGHT, 0):  # 0: written by cameras that do not know
+        raise FormatError(
+            f"{path} has EXIF orientation {orientation}: it is stored turned or mirrored, and nothing tells which way its "
+            "mask or prediction is; expected pictures stored upright; turn it as they are, and remove the tag"
+        )
+    return decoded
+
+
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
+    """RGB of 8 bits; an alpha channel that is opaque everywhere is dropped."""
+    if image.mode not in COLOUR_MODES:
+        raise FormatError(
+            f"{path} has mode {image.mode!r}; expected grey or RGB; convert it to RGB with its colour profile"
+        )
     if image.has_transparency_data:
-        colours = np.asarray(image.convert("RGBA"))
-        if colours[..., 3].min(initial=255) < 255:
+        image = image.convert("RGBA")
+        if np.asarray(image.getchannel("A")).min(initial=255) < 255:
             raise RangeError(f"{path} has transparent pixels; expected a picture; save it without an alpha channel")
-        return colours[..., :3]
-    return np.asarray(image.convert("RGB"))
+    return image.convert("RGB")
