@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from calbench.evaluate import TIES
 from calbench.profiles import PROFILES
@@ -88,6 +91,17 @@ CONFIG = [
                  expose_value=False, callback=_read_config,
                  help="TOML file of options (keys are option names); the command line wins."),
 ]  # fmt: skip
+MASK_VALUES = [
+    click.option("--gt-threshold", type=int, metavar="N",
+                 help="Foreground is mask byte > N. Default: 128, or 0 where masks hold only 0 and 1."),
+    click.option("--void-value", "void_values", type=int, multiple=True, metavar="N",
+                 help="Mask byte that means void (repeatable); such pixels enter no metric."),
+    click.option("--ignore-index", "ignore_index", type=int, multiple=True, metavar="N",
+                 help="Label that means void (repeatable), as stored in the masks; 0 and -1 are legal."),
+    click.option("--reduce-zero-label", is_flag=True, help="Label 0 is void (255, too, below 255 classes); 1 is class 0."),
+    click.option("--label-map", type=click.Path(dir_okay=False), metavar="FILE",
+                 help="JSON or two-column text: stored label -> class, or ignore."),
+]  # fmt: skip
 INPUT = [
     click.option("--pred", metavar="DIR",
                  help="Predictions: a folder or file, or a template with {method} and {dataset}."),
@@ -100,15 +114,7 @@ INPUT = [
                  help="Name of the method; with {method} in --pred, keep only this one (repeatable)."),
     click.option("--dataset", "datasets", multiple=True, metavar="NAME",
                  help="Name of the data set; with {dataset} in --pred, keep only this one (repeatable)."),
-    click.option("--gt-threshold", type=int, metavar="N",
-                 help="Foreground is mask byte > N. Default: 128, or 0 where masks hold only 0 and 1."),
-    click.option("--void-value", "void_values", type=int, multiple=True, metavar="N",
-                 help="Mask byte that means void (repeatable); such pixels enter no metric."),
-    click.option("--ignore-index", "ignore_index", type=int, multiple=True, metavar="N",
-                 help="Label that means void (repeatable), as stored in the masks; 0 and -1 are legal."),
-    click.option("--reduce-zero-label", is_flag=True, help="Label 0 is void (255, too, below 255 classes); 1 is class 0."),
-    click.option("--label-map", type=click.Path(dir_okay=False), metavar="FILE",
-                 help="JSON or two-column text: stored label -> class, or ignore."),
+    *MASK_VALUES,
     click.option("--input", type=click.Choice(["levels", "probabilities", "logits"]),
                  help="What predictions hold. Default: inferred once a folder, and printed."),
     click.option("--layout", type=click.Choice(["CHW", "HWC"], case_sensitive=False),
@@ -170,3 +176,50 @@ OUTPUT = [
                  help="Folder for summary.json, the CSV files, stats.npz and the diagrams."),
     click.option("--force", is_flag=True, help="Replace results that OUT already holds."),
 ]  # fmt: skip
+
+
+def announcer(quiet: bool) -> Callable[[str], None]:
+    """What takes lines for people: stderr, or nothing."""
+    return (lambda _: None) if quiet else (lambda message: click.echo(message, err=True))
+
+
+def command_line() -> str:
+    """The command that was given, with what a configuration file added, for a shell."""
+    context = click.get_current_context()
+    words = ["calbench", str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        source = context.get_parameter_source(str(parameter.name))
+        if source not in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
+            continue
+        if parameter.name == "force" or not parameter.expose_value:
+            continue
+        many = value if isinstance(value, tuple) else (value,)
+        if isinstance(parameter, click.Argument):
+            words += map(str, many)
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            words += [parameter.opts[-1]] * bool(value)
+        else:
+            words += [word for item in many for word in (parameter.opts[-1], str(item))]
+    return shlex.join(words)
+
+
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """The names in a text, between commas."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def parsed_parameters(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Parameters of calibrators or methods by name; values are JSON, or text where they are none."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        name, dot, key = target.partition(".")
+        if not (equals and dot and name and key):
+            raise click.UsageError(f"--set {text!r} is not NAME.KEY=VALUE, such as selective.t_wrong=2")
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = value
+        found.setdefault(name.replace("-", "_"), {})[key.replace("-", "_")] = parsed
+    return found

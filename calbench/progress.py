@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-Advance = Callable[[], None]
+
+class Advance(Protocol):
+    """Moves a bar by one."""
+
+    def __call__(self, note: str = "") -> None:
+        """Move it, and show a few words of how things stand."""
 
 
 LINE_SECONDS = 30.0
@@ -18,12 +24,12 @@ LINE_SECONDS = 30.0
 def progress_bar(description: str, total: int, *, enabled: bool) -> Iterator[Advance]:
     """A bar that its `advance()` moves by one, or a line every 30 seconds when stderr is no terminal."""
     if not enabled:
-        yield lambda: None
+        yield _silent
         return
     if not sys.stderr.isatty():
         yield _line_writer(description, total)
         return
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -32,24 +38,48 @@ def progress_bar(description: str, total: int, *, enabled: bool) -> Iterator[Adv
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Noted(Progress):
+        """A bar with a line below it, which would squeeze it beside it."""
+
+        note = ""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield from super().get_renderables()
+            if self.note:
+                yield Text(self.note, style="dim")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with Noted(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
+
+        def advance(note: str = "") -> None:
+            bar.note = note
+            bar.advance(task)
+
+        yield advance
+
+
+def _silent(note: str = "") -> None:
+    """Where no progress is shown."""
 
 
 def _line_writer(description: str, total: int) -> Advance:
     started = written = time.monotonic()
     done = 0
 
-    def advance() -> None:
+    def advance(note: str = "") -> None:
         nonlocal done, written
         done += 1
         now = time.monotonic()
         if now - written >= LINE_SECONDS:
             left = (now - started) * (total - done) / done
-            print(f"{description}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{description}: {done} of {total}, about {left:.0f} s left" + (f"; {note}" if note else ""),
+                file=sys.stderr,
+                flush=True,
+            )
             written = now
 
     return advance
