@@ -22,9 +22,11 @@ from calbench.report.gallery import GalleryRow, gallery
 from calbench.report.page import Page, render_page
 from calbench.report.paper import SPREADS, Spread, WideTable, latex, markdown, wide_frame, wide_tables
 from calbench.report.plots import Plot, plots_of
+from calbench.report.seeds import SEED_FILES, SeedTable, seed_frame, seed_latex, seed_markdown, tables_over_seeds
 from calbench.report.style import FORMATS, Format, rendered
 from calbench.results import SUMMARY_COLUMNS, Results
 from calbench.saved import load_results, merged
+from calbench.seeds import TRAINING, TrainingRecord, read_training
 from calbench.statistics import Statistics
 
 GALLERY_ROWS = 240
@@ -108,15 +110,16 @@ def write_report(
         raise OptionError("there are no results to report on; name at least one folder of `calbench evaluate -o`")
     parts = {str(folder): load_results(folder) for folder in folders}
     results = merged(parts)
+    training, notes = _training(parts, results)
     tables = wide_tables(results, options.metrics)
-    plots = plots_of(results)
+    seeds = [] if training is None else tables_over_seeds(tables, results, training)
+    plots = plots_of(results, training)
     noises, tied = _compared(results, tables, jobs, progress=progress)
     rows: list[GalleryRow] = []
-    notes: list[str] = []
     if options.gallery:
         homes = {key: part.run.options for part in parts.values() for key in part.evaluators}
         with progress_bar("gallery", GALLERY_ROWS, enabled=progress) as advance:
-            rows, notes = gallery(
+            rows, lacking = gallery(
                 results,
                 homes,
                 images=options.images,
@@ -126,13 +129,18 @@ def write_report(
                 advance=advance,
                 jobs=jobs,
             )
+        notes += lacking
     for note in notes:
         announce(note)
     _clear(output)  # all that could go wrong with what was asked for has been tried
     record = {"calbench": version("calbench"), "command": command, "plots": [plot.name for plot in plots]}
+    if training is not None:
+        record |= {"seeds": list(SEED_FILES)}
     write_text(output / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     figures = _drawn(plots, output / "plots", options.formats, jobs, progress=progress)
     _write_tables(output, results, parts, tables, options)
+    if training is not None:
+        _write_seeds(output, results, training, seeds)
     page = Page(
         title=options.title,
         results=results,
@@ -147,10 +155,12 @@ def write_report(
             for name, part in parts.items()
         },
         command=command,
+        seeds=seeds,
     )
     write_text(output / "report.html", render_page(page))
     drawn = [output / "plots" / f"{plot.name}.{kind}" for plot in plots for kind in options.formats]
-    return [*(output / name for name in FILES[:-1]), *drawn, output / "report.html"]
+    names = [*FILES[:-1], *(SEED_FILES if training is not None else ())]
+    return [*(output / name for name in names), *drawn, output / "report.html"]
 
 
 def refuse_output(output: Path, *, force: bool = True) -> None:
@@ -164,22 +174,46 @@ def refuse_output(output: Path, *, force: bool = True) -> None:
     held = [name for name in ("summary.json", "stats.npz", "partial.npz") if (output / name).exists()]
     if held:
         raise InputError(f"{output} holds results ({held[0]}); choose another folder for the report")
-    present = [name for name in FILES if (output / name).exists()]
+    present = [name for name in (*FILES, *SEED_FILES) if (output / name).exists()]
     if present and not force and ("report.html" in present or RECORD not in present):
         what = "a report" if "report.html" in present else present[0]
         raise InputError(f"{output} already holds {what}; replace it with --force, or choose another -o")
 
 
 def _clear(output: Path) -> None:
-    """Remove the page of an earlier report, as a folder with a page is a complete report, and the plots it drew."""
+    """Remove the page of an earlier report, as a folder with a page is a complete report, and what others may lack."""
     (output / "report.html").unlink(missing_ok=True)
     try:
-        stems = json.loads((output / RECORD).read_text(encoding="utf-8"))["plots"]
-    except (OSError, ValueError, KeyError, TypeError):
+        earlier = json.loads((output / RECORD).read_text(encoding="utf-8"))
+        stems, tables = earlier["plots"], earlier.get("seeds", ())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return
+    for name in SEED_FILES:
+        if name in tables:
+            (output / name).unlink(missing_ok=True)
     for stem in stems:
         for kind in FORMATS:
             (output / "plots" / f"{Path(stem).name}.{kind}").unlink(missing_ok=True)
+
+
+def _training(parts: Mapping[str, Results], results: Results) -> tuple[TrainingRecord | None, list[str]]:
+    """The training record of the one folder that has one, and what of it cannot be shown, and why.
+
+    Raises:
+        FormatError: a record is damaged.
+    """
+    records = {name: record for name in parts if (record := read_training(name)) is not None}
+    if len(records) > 1:
+        return None, [f"no numbers over seeds: {' and '.join(records)} each hold a {TRAINING}; report them apart"]
+    for name, record in records.items():
+        lacking = sorted({run.name for run in record.runs} - {key.method for key in results.evaluators})
+        if lacking:
+            return None, [
+                f"no numbers over seeds: {name}/{TRAINING} names {', '.join(lacking)}, which the results lack; train or "
+                "evaluate them again"
+            ]
+        return record, [f"training figures are without {path}, which is not at hand" for path in record.missing_files]
+    return None, []
 
 
 def _drawn(
@@ -265,3 +299,10 @@ def _write_tables(
             results.per_image.to_csv(temporary, index=False, lineterminator="\n")
     write_text(output / "table.md", markdown(tables, spread=options.spread, results=results))
     write_text(output / "table.tex", latex(tables, spread=options.spread, results=results))
+
+
+def _write_seeds(output: Path, results: Results, training: TrainingRecord, tables: Sequence[SeedTable]) -> None:
+    with atomic(output / "seeds.csv") as temporary:
+        seed_frame(results, training).to_csv(temporary, index=False, lineterminator="\n")
+    write_text(output / "seeds.md", seed_markdown(tables, results))
+    write_text(output / "seeds.tex", seed_latex(tables, results))

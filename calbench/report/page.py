@@ -20,6 +20,8 @@ from calbench.noise import Noise
 from calbench.report.gallery import CAPTIONS, GalleryRow
 from calbench.report.paper import Column, WideTable
 from calbench.report.plots import Plot, Section
+from calbench.report.seeds import SeedTable
+from calbench.report.seeds import signs_of as signs_over_seeds
 from calbench.report.style import GREY, INK, PAPER
 from calbench.report.tables import AS_GOOD, dataset_title, find_value, headline_columns, legend, shown_value, signs_of
 from calbench.results import Key, Results
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 SECTIONS: dict[Section, str] = {
+    "training": "Training",
     "reliability": "Reliability",
     "curves": "Curves",
     "where": "Where it is miscalibrated",
@@ -73,6 +76,7 @@ class Page:
         notes: what the report could not make, and why.
         sources: results folder -> its resolved configuration.
         command: that makes this page again.
+        seeds: tables over the seeds of trained methods, one a data set.
     """
 
     title: str
@@ -85,6 +89,7 @@ class Page:
     notes: Sequence[str]
     sources: Mapping[str, Mapping[str, Any]]
     command: str
+    seeds: Sequence[SeedTable] = ()
 
 
 class Cell(NamedTuple):
@@ -137,7 +142,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Chapter:
-    """One data set, or what is out of distribution."""
+    """The training, one data set, or what is out of distribution."""
 
     anchor: str
     title: str
@@ -253,7 +258,7 @@ def _settle(element: ElementTree.Element, ids: Mapping[str, str]) -> None:
 
 
 def _chapters(page: Page) -> Iterator[Chapter]:
-    """Each data set, then what is out of distribution."""
+    """The training, whose numbers over seeds sum all up; then each data set; then what is out of distribution."""
     from markupsafe import Markup
 
     results = page.results
@@ -261,7 +266,15 @@ def _chapters(page: Page) -> Iterator[Chapter]:
     for i, (plot, svg) in enumerate(page.figures, 1):
         text, width = themed(svg, f"f{i}-", plot.title)
         drawings.append(Drawing(f"f{i}", plot, Markup(text), width))
-    inside = [section for section in SECTIONS if section != "outside"]
+    inside = [section for section in SECTIONS if section not in ("outside", "training")]
+    training = Chapter(
+        "training",
+        SECTIONS["training"],
+        list(_sheets_over_seeds(page.seeds, "training")),
+        list(_parts(page, "training", None, ["training"], drawings)),
+    )
+    if training.sheets or training.parts:
+        yield training
     datasets = _datasets(results)
     for number, dataset in enumerate(datasets, 1):
         anchor = f"c{number}"
@@ -320,6 +333,25 @@ def _sheets(page: Page, anchor: str, tables: Sequence[WideTable]) -> Iterator[Sh
         if not table.outside:
             title = dataset_title(page.results, table.dataset, table.keys)
         yield Sheet(f"{anchor}-table{number}", title, ("method",), table.columns, rows, _legend(page.results, rows))
+
+
+def _sheets_over_seeds(tables: Sequence[SeedTable], anchor: str) -> Iterator[Sheet]:
+    """Means over seeds, with the intervals of the means."""
+    for number, table in enumerate(tables, 1):
+        rows = [
+            Row(
+                (key.name,),
+                [
+                    Cell(value, signs_over_seeds(of), table.means.rank(i, j))
+                    for j, (value, of) in enumerate(zip(table.means.values[i], table.rows[i], strict=True))
+                ],
+            )
+            for i, key in enumerate(table.means.keys)
+        ]
+        text = "; ".join([table.reading, "bold: best of a column; underlined: second", *table.footnotes])
+        yield Sheet(
+            f"{anchor}-table{number}", f"{table.title}, over seeds", ("method",), table.means.columns, rows, text
+        )
 
 
 def _regions(results: Results, dataset: str, anchor: str) -> Sheet | None:

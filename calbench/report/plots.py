@@ -13,11 +13,13 @@ from calbench.io.files import distinct_name, safe_name
 from calbench.metrics import METRICS
 from calbench.metrics.ranking import precision_recall_points, risk_coverage_points, roc_points
 from calbench.report.figures import (
+    alpha_figure,
     class_grid_figure,
     curves_figure,
     distribution_figure,
     entropy_figure,
     joint_figure,
+    learning_curves_figure,
     overlay_figure,
     region_figure,
     reliability_figure,
@@ -27,6 +29,7 @@ from calbench.report.figures.curves import Kind
 from calbench.report.style import Look, looks
 from calbench.report.tables import find_value
 from calbench.results import Key, Results
+from calbench.seeds import TrainingRecord, final_alphas, learning_curves
 from calbench.statistics.bundle import ALL
 from calbench.statistics.histogram import Event
 from calbench.statistics.rows import Array
@@ -34,7 +37,7 @@ from calbench.statistics.rows import Array
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Section = Literal["reliability", "curves", "where", "images", "outside", "methods"]
+Section = Literal["reliability", "curves", "where", "images", "outside", "methods", "training"]
 Draw = Callable[[], "Figure"]
 
 _EVENTS: dict[Event, str] = {"top-label": "Top-label", "foreground": "Foreground"}
@@ -52,6 +55,8 @@ _CURVES: dict[Kind, tuple[str, str, str]] = {
 """Kind of curve: the number it adds up to, its name, and what it shows."""
 _QUALITY = ("mae", "aslp_mae", "accuracy")
 """What stands against the calibration error in the scatter: the first that the methods have."""
+_TRAINED = {"loss": "training loss", "validation_accuracy": "validation accuracy", "validation_ece": "validation ECE"}
+"""Columns of `metrics.csv` that are drawn, by their names."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Plot:
     Attributes:
         name: stem of its files in `plots/`, unique.
         section: of the page that it belongs to.
-        dataset: it is about.
+        dataset: it is about; "" for all.
         title: one line, without formatting.
         caption: what is drawn, and how to read it.
         draw: makes the figure; can be sent to another process.
@@ -75,19 +80,47 @@ class Plot:
     draw: Draw
 
 
-def plots_of(results: Results) -> list[Plot]:
+def plots_of(results: Results, record: TrainingRecord | None = None) -> list[Plot]:
     """Every figure that the results give, data set by data set; numbers are computed here, and drawn where they are sent.
 
     For each method on each data set its reliability diagrams and classes; for each data set the methods together: diagrams,
-    joint densities, curves, regions, images, out-of-distribution sets, one error against the other.
+    joint densities, curves, regions, images, out-of-distribution sets, one error against the other. With the record of their
+    training, how it went.
+
+    Raises:
+        FormatError: a file of the record is damaged; those that are not at hand are left out.
     """
     whole = [key for key in results.evaluators if key.region == ALL]
     maker = _Maker(results, looks(key.name for key in (*whole, *results.outside)))
-    return [
+    plots = [
         plot
         for dataset in dict.fromkeys(key.dataset for key in whole)
         for plot in maker.of_dataset(dataset, [key for key in whole if key.dataset == dataset])
     ]
+    return plots if record is None else [*plots, *_of_training(record)]
+
+
+def _of_training(record: TrainingRecord) -> Iterator[Plot]:
+    styles = looks(record.methods)
+    curves = {_TRAINED[name]: bands for name, bands in learning_curves(record, _TRAINED).items() if bands}
+    if curves:
+        title = "Learning curves"
+        yield Plot(
+            "training_curves", "training", "", title,
+            "By epoch: the mean over the seeds of a method, and shaded their range. Losses of different methods are on "
+            "different scales.",
+            partial(learning_curves_figure, title, curves, styles),
+        )  # fmt: skip
+    alphas = final_alphas(record)
+    if alphas:
+        title = "Perturbation of training images"
+        yield Plot(
+            "training_alphas", "training", "", title,
+            "The probability α that the label of an image is perturbed, after training, seeds together. Left: its spread. "
+            "Right: α against the loss of the image under its own label at its last visit, and their rank correlation ρ "
+            "(Spearman).",
+            partial(alpha_figure, title, alphas, styles),
+        )  # fmt: skip
 
 
 class _Maker:

@@ -23,8 +23,18 @@ from calbench.report.figures.reliability import (
     score_histogram,
 )
 from calbench.report.figures.scatter import error_scatter, scatter_figure
+from calbench.report.figures.training import (
+    alpha_by_difficulty,
+    alpha_figure,
+    alpha_histogram,
+    learning_curve,
+    learning_curves_figure,
+)
 
 __all__ = [
+    "alpha_by_difficulty",
+    "alpha_figure",
+    "alpha_histogram",
     "class_grid_figure",
     "curves_figure",
     "distribution_figure",
@@ -33,6 +43,8 @@ __all__ = [
     "error_scatter",
     "joint_density",
     "joint_figure",
+    "learning_curve",
+    "learning_curves_figure",
     "overlay_figure",
     "per_image_distribution",
     "precision_recall",
