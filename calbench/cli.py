@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,10 +35,15 @@ from calbench.options import (
     OUTPUT,
     PARTS,
     QUIET,
+    announcer,
+    command_line,
+    parsed_parameters,
+    split_names,
     with_options,
 )
 from calbench.plan import CollectOptions
 from calbench.profiles import PROFILES
+from calbench.training.commands import losses, predict, train_aslp
 
 
 class _Group(click.Group):
@@ -155,7 +159,7 @@ def _evaluate(
         raise click.UsageError("--allow-overlap is about --calibrator, which is not given")
     if given["images"] is not None and given["calibrator"] is None:
         raise click.UsageError("--images are for a --calibrator that looks at them, and none is given")
-    say = _announcer(quiet)
+    say = announcer(quiet)
     settings = _settings(given)
     partial = output / "partial.npz" if output else None
     finished = output / "stats.npz" if output else None
@@ -256,10 +260,10 @@ def _calibrate(
     from calbench.progress import progress_bar
     from calbench.report.tables import console, leaderboard_tables
 
-    say = _announcer(quiet)
+    say = announcer(quiet)
     settings = Settings(metrics=MEASURED, **{key: given[key] for key in ("ci", "n_boot", "seed", "group_by")})
     fit = FitOptions(
-        tuple(name.replace("-", "_") for name in names), _parameters(parameters), given["cv"], given["holdout"],
+        tuple(name.replace("-", "_") for name in names), parsed_parameters(parameters), given["cv"], given["holdout"],
         None if fit_list is None else _listed_names(fit_list), given["max_pixels"], given["rank_by"], given["device"],
         given["allow_overlap"],
     )  # fmt: skip
@@ -402,7 +406,7 @@ def _apply(jobs: int | None, resume: bool, force: bool, as_json: bool, quiet: bo
     from calbench.apply import ApplyOptions, apply_folder
 
     applied = apply_folder(
-        ApplyOptions(**given), jobs=jobs, resume=resume, force=force, progress=not quiet, announce=_announcer(quiet)
+        ApplyOptions(**given), jobs=jobs, resume=resume, force=force, progress=not quiet, announce=announcer(quiet)
     )
     click.echo(json.dumps(applied.to_json(), indent=2, ensure_ascii=False) if as_json else applied.text)
 
@@ -450,12 +454,12 @@ def _report(folders: tuple[Path, ...], output: Path, force: bool, jobs: int | No
     from calbench.report.build import ReportOptions, refuse_output, write_report
 
     options = ReportOptions(
-        **{**given, "metrics": _names(given["metrics"]), "formats": tuple(_names(given["formats"]) or ())}
+        **{**given, "metrics": split_names(given["metrics"]), "formats": tuple(split_names(given["formats"]) or ())}
     )
     refuse_output(output, force=force)
-    say = _announcer(quiet)
+    say = announcer(quiet)
     written = write_report(
-        folders, output, options, command=_command_line(), jobs=jobs, progress=not quiet, announce=say
+        folders, output, options, command=command_line(), jobs=jobs, progress=not quiet, announce=say
     )
     plots = sum(path.parent.name == "plots" for path in written)
     say(
@@ -515,8 +519,8 @@ def _compare(
         raise click.UsageError("--metrics names what --all prints all of: give one of them")
     if output is not None:
         _prepare_comparison(output, force=force)
-    found = compare(*results, metrics=_names(metrics), gates=gates, progress=not quiet, **given)
-    say = _announcer(quiet)
+    found = compare(*results, metrics=split_names(metrics), gates=gates, progress=not quiet, **given)
+    say = announcer(quiet)
     for note in found.notes:
         say(note)
     if output is not None:
@@ -576,56 +580,17 @@ def _demo(output: Path, force: bool) -> None:
     run_demo(output, force=force)
 
 
-def _announcer(quiet: bool) -> Callable[[str], None]:
-    return (lambda _: None) if quiet else (lambda message: click.echo(message, err=True))
-
-
-def _command_line() -> str:
-    """The command that was given, with what a configuration file added, for a shell."""
-    context = click.get_current_context()
-    words = ["calbench", str(context.info_name)]
-    for parameter in context.command.params:
-        value = context.params.get(str(parameter.name))
-        source = context.get_parameter_source(str(parameter.name))
-        if source not in (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP):
-            continue
-        if parameter.name == "force" or not parameter.expose_value:
-            continue
-        many = value if isinstance(value, tuple) else (value,)
-        if isinstance(parameter, click.Argument):
-            words += map(str, many)
-        elif isinstance(parameter, click.Option) and parameter.is_flag:
-            words += [parameter.opts[-1]] * bool(value)
-        else:
-            words += [word for item in many for word in (parameter.opts[-1], str(item))]
-    return shlex.join(words)
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+for _command in (train_aslp, predict, losses):
+    main.add_command(_command)
 
 
 def _settings(given: dict[str, Any]) -> Settings:
     """The settings that the options of `NUMBERS` describe."""
     options = {key: given[key] for key in ("bins", "ties", "debias_bins", "batch") if given[key] is not None}
     common = {key: given[key] for key in ("profile", "ci", "n_boot", "seed", "group_by")}
-    return Settings(metrics=_names(given["metrics"]), exclude=_names(given["exclude"]) or (), options=options, **common)
-
-
-def _parameters(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Parameters of calibrators by name; values are JSON, or text where they are none."""
-    found: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        target, equals, value = text.partition("=")
-        name, dot, key = target.partition(".")
-        if not (equals and dot and name and key):
-            raise click.UsageError(f"--set {text!r} is not NAME.KEY=VALUE, such as selective.t_wrong=2")
-        try:
-            parsed = json.loads(value)
-        except json.JSONDecodeError:
-            parsed = value
-        found.setdefault(name.replace("-", "_"), {})[key.replace("-", "_")] = parsed
-    return found
+    return Settings(
+        metrics=split_names(given["metrics"]), exclude=split_names(given["exclude"]) or (), options=options, **common
+    )
 
 
 def _listed_names(path: Path) -> tuple[str, ...]:

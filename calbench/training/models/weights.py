@@ -38,7 +38,7 @@ def load_official(model: nn.Module, path: str | Path) -> None:
     """
     network = _aslp_resnet(model)
     expected = network.state_dict()
-    weights = {name: w for name, w in _read(path).items() if name in expected or not UNEXECUTED.match(name)}
+    weights = {name: w for name, w in read_weights(path).items() if name in expected or not UNEXECUTED.match(name)}
     _refuse_others(weights, expected, f"{path} does not hold this network", "take Model_30_Gen.pth, for 1 class")
     network.load_state_dict(weights)
 
@@ -61,7 +61,7 @@ def load_imagenet(model: nn.Module, source: str | Path = IMAGENET) -> None:
     encoder = _aslp_resnet(model).resnet
     names = {name: COPY.sub("", name) for name in encoder.state_dict()}
     expected = {names[name]: w for name, w in encoder.state_dict().items()}
-    weights = {name: w for name, w in _read(source).items() if not name.startswith("fc.")}
+    weights = {name: w for name, w in read_weights(source).items() if not name.startswith("fc.")}
     counters = (name for name in expected if name.endswith(".num_batches_tracked"))
     weights = dict.fromkeys(counters, torch.tensor(0)) | weights
     _refuse_others(weights, expected, f"{source} does not hold a ResNet-50", "take torchvision's resnet50")
@@ -74,7 +74,7 @@ def _aslp_resnet(model: nn.Module) -> AslpResNet50:
     return model
 
 
-def _read(source: str | Path) -> dict[str, Tensor]:
+def read_weights(source: str | Path) -> dict[str, Tensor]:
     """The `state_dict` of a file or URL, names without `module.`."""
     expected = "expected a torch file with a plain state_dict"
     online = str(source).startswith(("https://", "http://"))
