@@ -491,9 +491,9 @@ def void_batch(size: int, classes: int) -> Batch:
 
 
 def leave_interrupts(_: int) -> None:
-    """Make a process that reads pictures leave Ctrl-C, which a terminal sends to all, to the one that it reads for."""
+    """Make a process that reads pictures leave signals that are sent to all to the one that it reads for, and ends with."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

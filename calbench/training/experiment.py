@@ -63,6 +63,12 @@ class Comparison:
         for name in names:
             if names.count(name) > 1:
                 raise OptionError(f"{name} is named twice; name each method and each seed once")
+        for config in self.configs:
+            stored = PredictOptions("", "", "", format=self.format, profile=config.profile).stored_as
+            if stored.startswith("png") and config.classes > 1:
+                raise OptionError(
+                    f"--format {stored} is for binary maps, but there are {config.classes} classes; take npz"
+                )
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,10 @@ def _predict_all(comparison: Comparison, output: Path, how: How, world: World) -
                     precision=config.precision,
                     skip_damaged=config.skip_damaged,
                 )
-                predicted = predict_folder(options, resume=True)
+                try:
+                    predicted = predict_folder(options, resume=True)
+                except InputError:  # of another checkpoint, or in another format
+                    predicted = predict_folder(options, force=True)
                 damaged |= {f"{images.name}: {file.name}: {file.message}" for file in predicted.damaged}
                 advance(f"{run_name(config)} on {images.name}")
     for text in sorted(damaged):

@@ -175,8 +175,13 @@ class Run:
         if rule is not None and perturbation is not None and self.epoch > rule.start:
             slope = rule.slope(perturbation, logits, part.target, part.valid)
             alpha = rule.updated(alpha, slope, accuracy=self._accuracy, reference=self._reference_accuracy)
-        n_valid = logits[0, 0].numel() if part.valid is None else part.valid.sum((-2, -1))
-        self.sums[1] += (accuracy.double() * n_valid).sum()
+        if part.valid is None:
+            n_valid = torch.full_like(nll, logits[0, 0].numel())
+        else:
+            n_valid = part.valid.sum((-2, -1)).to(nll)
+            nll, accuracy = (torch.where(n_valid > 0, value, math.nan) for value in (nll, accuracy))
+            alpha = torch.where(n_valid > 0, alpha, self.table.alpha[part.index])
+        self.sums[1] += (accuracy.nan_to_num().double() * n_valid).sum()
         self.sums[3] += len(part)
         self.table.record(part.index, alpha, nll.to(alpha), accuracy.to(alpha))
 
@@ -222,7 +227,7 @@ class Run:
         """The sum of a number over all processes."""
         if self.world.size == 1:
             return number
-        return float(self.world.sum(torch.tensor(number, dtype=torch.float64, device=self.world.device)))
+        return float(self.world.sum(torch.tensor(number, dtype=torch.float64)))
 
     def pause(self) -> None:
         """Stop the clock of an epoch, which is of training alone."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 from torch.utils.data import DataLoader, Subset
 
-from calbench.errors import FormatError
+from calbench.errors import FormatError, InputError, plural
 from calbench.statistics.reliability import FLOAT32_TOLERANCE, bin_index
 from calbench.statistics.rows import Array
 from calbench.training.config import TrainingConfig
@@ -62,6 +62,7 @@ def validate(
         advance: called once an image.
     Raises:
         FormatError: a picture or mask that cannot be read: without it, accuracy would be another's.
+        InputError: no pixel counts.
     """
     table = torch.zeros(len(images), 3 + 2 * BINS, dtype=torch.float64)
     mine = range(world.rank, len(images), world.size)
@@ -79,7 +80,9 @@ def validate(
             advance()
     finally:
         network.train(was_training)
-    total = world.sum(table.to(world.device)).sum(0).cpu().numpy()
+    total = world.sum(table).sum(0).numpy()
+    if not total[0]:
+        raise InputError(f"all pixels of the {plural(len(images), 'validation image')} are void; validate with others")
     n, right, nll = total[:3]
     residual = total[3 + BINS :] - total[3 : 3 + BINS]
     return Validation(float(right / n), float(np.abs(residual).sum() / n), float(nll / n))
