@@ -40,6 +40,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/temperature.py
 	$(BIN)/python benchmarks/out_of_core.py
 	$(BIN)/python benchmarks/interval_methods.py
+	$(BIN)/python benchmarks/train.py --model small --size 96 --steps 20
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis calbench-demo

@@ -169,7 +169,10 @@ class Run:
         """Take down how the images of a part fared against their own labels, and move their α."""
         pixels = Pixels.of(logits, part.target, part.valid)
         nll = pixels.mean_by_image(cross_entropy(pixels))
-        right = pixels.logits.argmax(1) == (pixels.target if pixels.target.ndim == 3 else pixels.target.argmax(1))
+        labels = (
+            pixels.target if pixels.target.ndim == 3 else pixels.target.max(1).indices
+        )  # argmax is ten times slower
+        right = pixels.logits.max(1).indices == labels
         accuracy = pixels.mean_by_image(right.to(nll.dtype))
         rule, perturbation = self.recipe.rule, self.recipe.perturbation
         if rule is not None and perturbation is not None and self.epoch > rule.start:
@@ -303,6 +306,8 @@ class Run:
         state = held.state
         self.network.load_state_dict(held.model)
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["fused"] = self.optimizer.defaults["fused"]  # of this device, not of the one that wrote it
         self.table.restore(state["images"])
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.history, self.reference = list(state["history"]), state["reference"]
