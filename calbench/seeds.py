@@ -355,10 +355,10 @@ def _epochs(path: Path, columns: Sequence[str]) -> dict[str, Array]:
 def _images(path: Path) -> dict[str, Array]:
     """Alpha and loss of a file with a row a training image."""
     table = _numbers(path, ("alpha", "loss"))
-    if not ((table["alpha"] >= 0) & (table["alpha"] <= 1)).all():
+    if not ((table["alpha"] >= 0) & np.isfinite(table["alpha"])).all():
         raise FormatError(
-            f"{path} has alphas that are no probabilities ({table['alpha'].min():g} to {table['alpha'].max():g}); expected "
-            "numbers in [0, 1]; train again, or move the file away to report without it"
+            f"{path} has the alphas {table['alpha'].min():g} to {table['alpha'].max():g}; expected numbers from 0, up to 1 "
+            "or, by the official rule of ASLP, 1/(2b); train again, or move the file away to report without it"
         )
     return table
 

@@ -407,7 +407,7 @@ def test_a_step_that_does_not_settle_is_noted(beta: float, product: float) -> No
         assert rule_of(recipe).oscillates == (product >= 2) == bool(recipe.notes)
         for note in recipe.notes:
             assert f"{name}: eta x lambda x b is {product:g}" in note
-            assert f"lambda = {1 / (0.01 * b):g} removes" in note
+            assert f"lambda = {1 / (0.01 * b):g} makes it 1" in note
 
 
 def test_unknown_names_have_a_hint() -> None:
@@ -725,7 +725,7 @@ def test_processes_share_their_rows() -> None:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0]
-    rows = [[0.125, 2, 0.25, 0.5], [1.125, 2, 1.25, 1.5], [0.75, 1, math.nan, 0], [0.05, 0, math.nan, math.nan]]
+    rows = [[0.125, 2, 0.25, 0.5], [1.125, 2, 1.25, 1.5], [0.75, 0, math.nan, 0], [0.05, 0, math.nan, math.nan]]
     assert printed[0] == printed[1] == f"{torch.tensor(rows).tolist()} [2.0, 1.0] {[False] * 4}\n"
 
 
@@ -1088,6 +1088,29 @@ def test_the_official_layout_leaves_no_choice(official: SetOptions, given: dict[
     assert len(find_sets(replace(official, coding=empty)).training) == 2
     with pytest.raises(OptionError, match=f"--official says which .* it does not go with {option}$"):
         find_sets(replace(official, **given))
+
+
+def test_copies_of_training_pictures_among_test_pictures_are_named(toy: SetOptions, tmp_path: Path) -> None:
+    further, given = tmp_path / "further", {"tests": (f"X={tmp_path / 'further/image'}",)}
+    options = replace(toy, **given, test_masks=(f"X={further / 'gt'}",))
+    shutil.copyfile(tmp_path / "toy/image/c.png", further / "image" / "y.png")
+    Image.new("RGB", (12, 10), "blue").save(further / "image" / "a.png")
+    [line] = find_sets(options).copies()
+    assert line.startswith("1 of 2 pictures of X are copies of pictures that are trained on or validated with")
+    assert f"{further / 'image/y.png'} is {tmp_path / 'toy/image/c.png'}" in line
+    (further / "image" / "y.png").write_bytes(b"of another size")
+    assert find_sets(replace(toy)).copies() == []
+
+
+def test_what_draws_validation_images_goes_with_no_list_of_them(
+    toy: SetOptions, official: SetOptions, named: Callable[[str], str]
+) -> None:
+    for given in ({"validation_share": 0.5}, {"split_seed": 1}):
+        with pytest.raises(OptionError, match="--val-list names the validation images"):
+            find_sets(replace(toy, validation_list=named("cb"), **given))
+        with pytest.raises(OptionError, match="--official says"):
+            find_sets(replace(official, **given))
+    assert len(find_sets(replace(toy, validation_share=0.5)).validation) == 4
 
 
 def test_a_label_map_is_read_from_its_file(tmp_path: Path) -> None:

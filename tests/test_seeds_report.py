@@ -401,8 +401,8 @@ def test_a_damaged_record_says_what_is_wrong(document: str, message: str, tmp_pa
         ("metrics.csv", "epoch,los\n1,0.5\n", "'loss'"),
         ("metrics.csv", "epoch,loss\n1,half\n", "half"),
         ("metrics.csv", "epoch,loss\n1,0.5\n1,0.4\n", "has the epochs 1, 1"),
-        ("alphas.csv", "name,alpha,loss\na,1.5,0.1\n", "no probabilities (1.5 to 1.5)"),
-        ("alphas.csv", "name,alpha,loss\na,,0.1\n", "no probabilities"),
+        ("alphas.csv", "name,alpha,loss\na,-0.5,0.1\n", "has the alphas -0.5 to -0.5; expected numbers from 0"),
+        ("alphas.csv", "name,alpha,loss\na,,0.1\n", "expected numbers from 0"),
     ],
 )
 def test_a_damaged_table_is_named(name: str, text: str, message: str, trained: Path) -> None:
@@ -520,7 +520,7 @@ def test_the_report_has_tables_over_seeds_and_figures_of_training(study: Path) -
     assert len(table) == len(expected) == 8
     for given, row in zip(table, expected, strict=True):
         assert given == ["" if isinstance(x, float) and math.isnan(x) else str(x) for x in row], "to the last digit"
-    training = page[page.index('<section id="training"') : page.index('<section id="definitions"')]
+    training = page[page.index('<section id="training"') : page.index('<section id="c1"')]
     for row in expected:
         assert f'data-value="{row.mean!r}" data-low="{row.low!r}" data-high="{row.high!r}"' in training
     assert training.count("data-plot=") == 2

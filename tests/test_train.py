@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from calbench.errors import DivergedError, FormatError, InputError, OptionError
-from calbench.training.checkpoint import load_checkpoint, trained_network
+from calbench.training import run as run_module
+from calbench.training.checkpoint import Checkpoint, load_checkpoint, trained_network
 from calbench.training.config import TrainingConfig
 from calbench.training.data import ImageSet, image_set
 from calbench.training.distributed import World
@@ -302,6 +304,36 @@ def test_a_run_that_died_between_epochs_goes_on_after_the_last_one(
     finished = train(CASES["aslp-mc"].config, *holed, tmp_path, resume=True)
     assert [row["epoch"] for row in finished.history] == [1, 2, 3]
     assert_same_run(tmp_path, whole_run("aslp-mc"))
+
+
+def test_a_run_that_died_between_two_files_makes_all_of_them_again(
+    whole_run: Callable[[str], Path], holed: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = run_module.save_checkpoint
+
+    def dying(held: Checkpoint, path: Path) -> None:
+        if path.name == "last.pt" and held.state["epoch"] == 3:
+            raise RuntimeError("killed")
+        save(held, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_checkpoint", dying)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(CASES["aslp-mc"].config, *holed, tmp_path)
+    assert len(rows(tmp_path, "metrics.csv")) == 2, "or nothing was written before last.pt"
+    assert load_checkpoint(tmp_path / "last.pt").state["epoch"] == 2
+    train(CASES["aslp-mc"].config, *holed, tmp_path, resume=True)
+    assert_same_run(tmp_path, whole_run("aslp-mc"))
+
+
+def test_a_resumed_run_needs_no_weights_to_start_from(toy: Sets, tmp_path: Path) -> None:
+    train(config(epochs=1), *toy, tmp_path / "first")
+    start = tmp_path / "start.pt"
+    shutil.copyfile(tmp_path / "first" / "last.pt", start)
+    given = config(epochs=1, weights=str(start))
+    train(given, *toy, tmp_path / "run")
+    start.unlink()
+    assert len(train(given, *toy, tmp_path / "run", resume=True).history) == 1
 
 
 def test_a_signal_during_validation_is_heeded(
@@ -685,9 +717,8 @@ def test_a_damaged_picture_is_left_out_and_named_once(damaged: Sets, tmp_path: P
     given = config("aslp-mc", options=ADAPTING, batch=batch, skip_damaged=True)
     run = train(given, *damaged, tmp_path / "run", announce=lines.append)
     assert len(run.history) == 3
-    assert len(run.skipped) == len(lines) == 1
+    assert len(lines) == 1
     assert lines[0].startswith("left out training image 'im04': ")
-    assert run.skipped[0].startswith("im04: ")
     table = {row["name"]: row for row in rows(tmp_path / "run", "alphas.csv")}
     assert table["im04"] == {"name": "im04", "alpha": "0.0", "visits": "0", "loss": "", "accuracy": ""}
     assert {row["visits"] for name, row in table.items() if name != "im04"} == {"3"}

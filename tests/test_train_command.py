@@ -38,6 +38,7 @@ from calbench.io.files import digest
 from calbench.results import Results
 from calbench.training import experiment
 from calbench.training.checkpoint import load_checkpoint, trained_network
+from calbench.training.data import image_set
 from calbench.training.draws import rng
 from calbench.training.run import Run
 
@@ -255,6 +256,15 @@ def test_a_method_is_added_and_what_is_finished_stays(
     old = [{name: row[name] for name in plain} for row in found if row["method"] != "ls-s0"]
     assert differences(old, [{name: row[name] for name in plain} for row in rows_before]) == []
     assert any(row["method"] == "ls-s0" for row in found)
+
+
+def test_a_test_set_that_moved_is_not_taken_for_the_old_one(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "toy", tmp_path / "other")
+    for source in (data / "toy", tmp_path / "other"):
+        experiment._link(image_set("toy", source / "image", source / "gt"), tmp_path / "links")
+        targets = {path.resolve().parent.parent for path in (tmp_path / "links").rglob("im*.*")}
+        assert targets == {source.resolve()}
+    assert len(list((tmp_path / "links").rglob("im*.*"))) == 28
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -569,7 +579,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(
         env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert result.returncode == 1
-    found = rf"calbench: cannot write {re.escape(str(last))}, 5\.\d MB: File too large; the checkpoint before it is intact; "
+    best = last.with_name("best.pt")
+    found = rf"calbench: cannot write {re.escape(str(best))}, 5\.\d MB: File too large; the checkpoint before it is intact; "
     assert re.search(found + "make room, and continue with --resume", result.stderr), result.stderr
     assert last.read_bytes() == before
     assert sorted(path.name for path in last.parent.iterdir()) == ["best.pt", "last.pt", "metrics.csv"]

@@ -46,8 +46,8 @@ MODEL = "model"
         click.option("--val-list", metavar="FILE", type=click.Path(dir_okay=False),
                      help="Names to validate with. Default: drawn from those to train on."),
         click.option("--test-list", metavar="FILE", type=click.Path(dir_okay=False), help="Names to test with."),
-        click.option("--val-share", type=float, default=0.1, show_default=True, help="Share of images drawn to validate."),
-        click.option("--split-seed", type=int, default=0, show_default=True, help="Of that draw, the same for all runs."),
+        click.option("--val-share", type=float, help="Share of images drawn to validate. Default: 0.1."),
+        click.option("--split-seed", type=int, help="Of that draw, the same for all runs. Default: 0."),
         click.option("--test", "tests", multiple=True, metavar="NAME=DIR", help="Pictures of a test set (repeatable)."),
         click.option("--test-masks", multiple=True, metavar="NAME=DIR", help="Masks of that test set (repeatable)."),
         click.option("--ood", multiple=True, metavar="NAME=DIR",
@@ -70,8 +70,8 @@ MODEL = "model"
         click.option("--lr", type=float, help="Learning rate of Adam. Default: the network's."),
         click.option("--schedule", type=click.Choice(["step", "constant", "aslp"]),
                      help="Of the learning rate. Default: step; aslp compounds, as the official code."),
-        click.option("--decay", type=float, default=0.95, show_default=True, help="Factor of the schedule."),
-        click.option("--decay-epochs", type=int, default=10, show_default=True, help="Epochs between two factors."),
+        click.option("--decay", type=float, help="Factor of the schedule. Default: 0.95."),
+        click.option("--decay-epochs", type=int, metavar="N", help="Epochs between two factors. Default: 10."),
         click.option("--no-augment", is_flag=True, help="Do not flip, crop and turn pictures."),
         click.option("--set", "parameters", multiple=True, metavar="METHOD.KEY=VALUE",
                      help="Parameter of a method, such as aslp-mc.beta=1.5, or of the network: model.KEY (repeatable)."),
@@ -149,6 +149,8 @@ def train_aslp(output: Path, resume: bool, force: bool, as_json: bool, quiet: bo
     settings = Settings(**{name: given[name] for name in ("profile", "ci", "n_boot", "group_by")})
     comparison = Comparison(configs, sets, values, settings, given["use"], given["format"])
     say = announcer(quiet)
+    for line in sets.copies() if in_first_process() else ():
+        say(line)
     tests = (f", {len(images):,} of {images.name}" for images in (*sets.tests, *sets.ood))
     if in_first_process():
         say(f"{len(sets.training):,} images to train on, {len(sets.validation):,} to validate with{''.join(tests)}")
@@ -288,8 +290,8 @@ def losses(as_json: bool) -> None:
                      help="Pictures at once."),
         click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
                      help="Processes that read pictures; 0 for none but this one."),
-        click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-                     help="Numbers of the forward pass."),
+        click.option("--precision", type=click.Choice(["fp32", "bf16"]),
+                     help="Numbers of the forward pass. Default: those of the training, fp32 of a plain state_dict."),
         click.option("--on-damaged", type=click.Choice(["error", "skip"]), default="error", show_default=True,
                      help="When a picture cannot be read; skipped ones are named."),
         click.option("--resume", is_flag=True, help="Keep what this checkpoint wrote from the same pictures before."),

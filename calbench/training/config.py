@@ -96,6 +96,9 @@ class TrainingConfig:
     def of(cls, model: str, given: Mapping[str, Any]) -> TrainingConfig:
         """The recipe of a network with what was given; None stands for the recipe's value.
 
+        Raises:
+            OptionError: options that do not go together, or out of their range.
+
         >>> TrainingConfig.of("aslp-resnet50", {"lr": None, "batch": 4}).lr
         2.5e-05
         """
@@ -103,6 +106,8 @@ class TrainingConfig:
         if given.get("profile") == "aslp":
             recipe = {**RECIPES["aslp-resnet50"], "schedule": "aslp"}
         chosen = {name: value for name, value in given.items() if value is not None}
+        if chosen.get("schedule") == "constant" and chosen.keys() & {"decay", "decay_epochs"}:
+            raise OptionError("--schedule constant has no --decay: leave one of them out")
         return cls(model=model, **{**recipe, **chosen})
 
     @classmethod

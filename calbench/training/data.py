@@ -75,9 +75,12 @@ class ImageSet:
 
     @property
     def digest(self) -> str:
-        """Of the names, whatever their order, and of what mask values mean."""
+        """Of the names and the sizes of the files, whatever their order, and of what mask values mean."""
         coding = None if self.coding is None else asdict(self.coding)
-        text = json.dumps([sorted(self.names), coding, self.raw], sort_keys=True)
+        files = sorted(
+            (each.name, *(path.stat().st_size for path in (each.image, each.mask) if path)) for each in self.examples
+        )
+        text = json.dumps([files, coding, self.raw], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def select(self, names: Sequence[str], what: object) -> ImageSet:

@@ -39,6 +39,11 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def take_first(self, values: Tensor) -> None:
+        """Overwrite a tensor with that of the first process."""
+        if self.size > 1:
+            dist.broadcast(values, 0)
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:

@@ -19,7 +19,7 @@ def key(*what: object) -> int:
 
 
 def generator(*what: object) -> torch.Generator:
-    """A generator of torch on the CPU, seeded by `key`."""
+    """A generator of torch on the CPU, seeded by `key`, of which torch takes the lower 32 bits."""
     return torch.Generator().manual_seed(key(*what))
 
 

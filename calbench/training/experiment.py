@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -95,7 +98,7 @@ class How:
     Attributes:
         device: "cpu", "cuda" or "auto".
         workers: processes that read pictures, for each that trains.
-        jobs: runs at once, each in a process of its own; more than 1 for CPUs.
+        jobs: runs at once, each in a process of its own, for CPUs; interrupted, they lose the epoch they are in.
         resume, force: continue, or replace, what an earlier comparison left in the folder.
         tensorboard: write events, too.
         progress: show it on stderr.
@@ -179,11 +182,28 @@ def _train_all(comparison: Comparison, output: Path, how: How, world: World) -> 
                 how.announce(f"run {number} of {len(tasks)}: {run_name(task.config)}")
             _trained(replace(task, how=how), world)
         return
-    with progress_bar("runs", len(tasks), enabled=how.progress) as advance:
+    with _terminated_as_interrupted(), progress_bar("runs", len(tasks), enabled=how.progress) as advance:
         for name, last, lines in parallel_map(_TrainAlone(max(1, cpu_count() // how.jobs)), tasks, how.jobs):
             for line in lines:
                 how.announce(f"{name}: {line}")
             advance(f"{name}: accuracy {last['validation_accuracy']:.4f}, ECE {last['validation_ece']:.4f}")
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """End processes that train side by side on SIGTERM, too, as they would go on alone."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)
@@ -339,10 +359,10 @@ def _link(images: ImageSet, folder: Path) -> None:
         if path not in wanted:
             path.unlink()
     for link, target in wanted.items():
-        if link.exists():
+        if link.is_symlink() and link.resolve() == target.resolve():
             continue
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)  # it may point to what is gone
+        link.unlink(missing_ok=True)  # of another folder, or a copy, which may be old
         try:
             link.symlink_to(target.resolve())
         except OSError:

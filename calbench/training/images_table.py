@@ -48,8 +48,9 @@ class ImageTable:
         return self.values[:, 0]
 
     def record(self, index: Tensor, alpha: Tensor, loss: Tensor, accuracy: Tensor) -> None:
-        """Take down a visit to some images, `(n,)` each."""
-        self.values[index] = torch.stack([alpha, self.values[index, 1] + 1, loss, accuracy], dim=1)
+        """Take down a visit to some images, `(n,)` each; a loss of NaN is that of an image whose pixels are all void."""
+        visits = self.values[index, 1] + ~loss.isnan()
+        self.values[index] = torch.stack([alpha, visits, loss, accuracy], dim=1)
         self.seen[index] = True
 
     def share(self, world: World) -> None:

@@ -124,9 +124,14 @@ def _adaptive(name: str, loss: Loss, perturbation: LabelPerturbation, own: Mappi
     )
     notes = []
     if rule.oscillates:
+        effect = (
+            "alpha does not settle, but swings around its target"
+            if rule.kind == "mc"
+            else "a small loss of accuracy takes all alpha away"
+        )
         notes.append(
-            f"{name}: eta x lambda x b is {rule.eta * rule.lam * rule.b:g}; from 2 on alpha does not settle, but swings "
-            f"around its target; lambda = {1 / (rule.eta * rule.b):g} removes an excess in one step"
+            f"{name}: eta x lambda x b is {rule.eta * rule.lam * rule.b:g}; from 2 on {effect}; "
+            f"lambda = {1 / (rule.eta * rule.b):g} makes it 1"
         )
     return Recipe(loss, perturbation, rule, reference, notes=tuple(notes))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
+from calbench.statistics.rows import Array
 from calbench.training.draws import rng
 
 At = tuple[int, int]
@@ -59,11 +60,19 @@ class Order(Sampler[list[At]]):
 
     def part(self, step: int, number: int) -> list[At]:
         """The images of one part."""
-        permutation = rng(self.seed, self.epoch, "order").permutation(self.n_images)
-        mine = permutation[step * self.batch : (step + 1) * self.batch][self.rank :: self.size]
-        return [(self.epoch, int(index)) for index in np.array_split(mine, self.parts(step))[number]]
+        return self._cut(self._shuffled(), step)[number]
 
     def __iter__(self) -> Iterator[list[At]]:
+        shuffled = self._shuffled()
         for step in range(self.first, self.steps):
-            for number in range(self.parts(step)):
-                yield self.part(step, number)
+            yield from self._cut(shuffled, step)
+
+    def _shuffled(self) -> Array:
+        return rng(self.seed, self.epoch, "order").permutation(self.n_images)
+
+    def _cut(self, shuffled: Array, step: int) -> list[list[At]]:
+        """The parts of this process in a step."""
+        if not self.parts(step):
+            return []
+        mine = shuffled[step * self.batch : (step + 1) * self.batch][self.rank :: self.size]
+        return [[(self.epoch, int(index)) for index in part] for part in np.array_split(mine, self.parts(step))]

@@ -53,7 +53,7 @@ class PredictOptions:
         device: "cpu", "cuda" or "auto".
         batch: pictures that go through the network at once. Sums of floats depend on it in their last bit.
         workers: processes that read pictures; 0: this one.
-        precision: of the forward pass, "fp32" or "bf16".
+        precision: of the forward pass, "fp32" or "bf16"; None: that of the training, and fp32 of a plain file.
         skip_damaged: whether a picture that cannot be read is left out, and named, or ends the run.
     Raises:
         OptionError: a number out of its range, or options that do not go together.
@@ -73,7 +73,7 @@ class PredictOptions:
     device: str = "cpu"
     batch: int = 8
     workers: int = 0
-    precision: Precision = "fp32"
+    precision: Precision | None = None
     skip_damaged: bool = False
 
     def __post_init__(self) -> None:
@@ -167,6 +167,7 @@ class _Trained:
     classes: int
     size: int
     channels_last: bool
+    precision: Precision
     text: str
 
 
@@ -224,7 +225,8 @@ def predict_folder(
         "model": trained.model,
         "size": trained.size,
         "format": format,
-        **{name: getattr(options, name) for name in ("profile", "flip", "precision")},
+        "precision": options.precision or trained.precision,
+        **{name: getattr(options, name) for name in ("profile", "flip")},
     }
     record = Record(output / PREDICTED, head, holds="predictions", by="checkpoint", source="pictures")
     earlier = record.earlier(set(example_of), resume=resume, force=force)
@@ -239,7 +241,7 @@ def predict_folder(
     ):
         for file, outcome in predict_set(
             trained.network, images, output, files=files, size=trained.size, format=format, device=device,
-            batch=options.batch, workers=options.workers, precision=options.precision,
+            batch=options.batch, workers=options.workers, precision=options.precision or trained.precision,
             channels_last=trained.channels_last, flip=options.flip, stretch=options.stretch,
             skip_damaged=options.skip_damaged,
         ):  # fmt: skip
@@ -372,7 +374,9 @@ def _of_run(options: PredictOptions) -> _Trained:
     config = held.config
     text = f"{config.model}, trained by {config.method} at {config.size} x {config.size} pixels"
     size = options.size or config.size
-    return _Trained(trained_network(held), config.model, config.classes, size, config.channels_last, text)
+    return _Trained(
+        trained_network(held), config.model, config.classes, size, config.channels_last, config.precision, text
+    )
 
 
 def _plain(options: PredictOptions, model: str) -> _Trained:
@@ -403,7 +407,7 @@ def _plain(options: PredictOptions, model: str) -> _Trained:
     size = options.size or RECIPES.get(model, {}).get("size")
     if size is None:
         raise OptionError(f"--model {model} does not say at which size it was trained; say so by --size N, pixels")
-    return _Trained(network, model, classes, size, False, model)
+    return _Trained(network, model, classes, size, False, "fp32", model)
 
 
 def _is_readable(read: Callable[[str], Any], path: str) -> bool:

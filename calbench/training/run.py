@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from calbench.errors import DivergedError, FormatError, InputError, listing, plural
+from calbench.errors import DivergedError, FormatError, InputError, OptionError, listing, plural
 from calbench.io.files import write_text
 from calbench.losses import mixup, one_hot
 from calbench.losses.cross_entropy import cross_entropy
@@ -82,8 +82,16 @@ class Run:
         folder: Path,
         world: World,
         announce: Callable[[str], None],
+        *,
+        resuming: bool = False,
     ) -> Run:
-        """A run before its first step."""
+        """A run before its first step.
+
+        Args:
+            resuming: whether a checkpoint is restored next, so that weights to start from and mei's reference are not needed.
+        Raises:
+            OptionError: parts of one image, which mixup has nothing to mix with.
+        """
         official = config.profile == "aslp"
         recipe = method_named(config.method).build(config.options, classes=config.classes, official=official)
         for note in recipe.notes if world.is_main else ():
@@ -91,7 +99,12 @@ class Run:
         network = build_model(
             config.model, seed=key(config.seed, "weights"), classes=config.classes, **config.model_options
         )
-        if config.weights is not None:
+        if recipe.mixup is not None and config.batch < 2 * config.accumulate * world.size:
+            raise OptionError(
+                f"mixup mixes the images of a part, but --batch {config.batch} leaves some alone in {config.accumulate} "
+                f"parts of {world.size} processes; take a larger batch, or fewer parts"
+            )
+        if config.weights is not None and not resuming:
             load_weights(network, config.weights)
         network.to(world.device)
         if config.channels_last:
@@ -108,7 +121,7 @@ class Run:
         alpha = 0.0 if recipe.perturbation is None or recipe.rule else recipe.perturbation.alpha
         table = ImageTable.empty(images.names, world.device, alpha)
         data = {"training": images.digest, "validation": validation.digest}
-        reference = _reference(recipe, validation, world)
+        reference = None if resuming else _reference(recipe, config, validation, world)
         sums = torch.zeros(4, dtype=torch.float64, device=world.device)
         return cls(
             config, data, folder, world, announce, recipe, network, forward, exchange, optimizer, table, reference, sums
@@ -233,8 +246,10 @@ class Run:
         return float(self.world.sum(torch.tensor(number, dtype=torch.float64)))
 
     def pause(self) -> None:
-        """Stop the clock of an epoch, which is of training alone."""
+        """Stop the clock of an epoch, which is of training alone, and let all have the batch statistics of the first one."""
         self.seconds += time.perf_counter() - self.clock
+        for buffer in self.network.buffers():
+            self.world.take_first(buffer)
 
     def end(self, found: Validation) -> None:
         """Finish an epoch: its row of history, its files, its checkpoints."""
@@ -273,7 +288,7 @@ class Run:
             "reference": self.reference,
         }
         held = Checkpoint(self.config, self.data, self.network.state_dict(), state)
-        save_checkpoint(held, self.folder / LAST)
+        # last.pt is written last: whatever ends the process before it, the run is continued from before this epoch
         if self.step == 0 and self._is_best():
             save_checkpoint(held, self.folder / BEST_FILE)
         text = io.StringIO()
@@ -284,6 +299,7 @@ class Run:
         write_text(self.folder / METRICS, text.getvalue())
         if self.recipe.rule is not None:
             self.table.write(self.folder / ALPHAS)
+        save_checkpoint(held, self.folder / LAST)
 
     def restore(self, held: Checkpoint) -> None:
         """Continue where a checkpoint stands.
@@ -356,15 +372,21 @@ def _n_valid(part: Batch) -> int:
     return n_images * height * width if part.valid is None else int(part.valid.sum())
 
 
-def _reference(recipe: Recipe, validation: ImageSet, world: World) -> float | None:
+def _reference(recipe: Recipe, config: TrainingConfig, validation: ImageSet, world: World) -> float | None:
     """The accuracy that mei holds its own against; None for its own best.
 
     Raises:
         FormatError: no checkpoint.
+        OptionError: one of another number of classes.
     """
     if recipe.rule is None or recipe.rule.kind != "mei" or recipe.reference == BEST:
         return None
     if not isinstance(recipe.reference, str):
         return float(recipe.reference)
     held = load_checkpoint(recipe.reference)
+    if held.config.classes != config.classes:
+        raise OptionError(
+            f"the reference {recipe.reference} has {plural(held.config.classes, 'channel')} of logits, this run "
+            f"{config.classes}; take a checkpoint that was trained on the same masks"
+        )
     return validate(trained_network(held).to(world.device), validation, held.config, world).accuracy

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from calbench.errors import InputError, OptionError, listing, plural
+from calbench.io.files import digest, read_bytes
 from calbench.io.labels import read_label_map
 from calbench.io.pairing import dataset_name
 from calbench.training.data import ImageSet, image_set, official_sets, read_names, split
+
+SHARE = 0.1
+"""Of the images, that validate where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,37 @@ class Sets:
                     )
             use_of |= dict.fromkeys(here, use)
 
+    def copies(self) -> list[str]:
+        """What to say of pictures under another name, or in another folder, that are trained on or validated with.
+
+        Data sets of the field share pictures; numbers on those are flattered, but they are the numbers that others report.
+        """
+        fitted = [example.image for example in (*self.training.examples, *self.validation.examples)]
+        of_size: dict[int, list[Path]] = defaultdict(list)
+        for path in fitted:
+            of_size[path.stat().st_size].append(path)
+        digests: dict[Path, int] = {}
+
+        def content(path: Path) -> int:
+            if path not in digests:
+                digests[path] = digest(read_bytes(path))
+            return digests[path]
+
+        lines = []
+        for images in (*self.tests, *self.ood):
+            alike = [
+                f"{example.image} is {other}"
+                for example in images.examples
+                for other in of_size[example.image.stat().st_size]
+                if content(example.image) == content(other)
+            ]
+            if alike:
+                lines.append(
+                    f"{len(alike)} of {plural(len(images), 'picture')} of {images.name} are copies of pictures that are "
+                    f"trained on or validated with, which flatters the numbers:\n{listing(alike)}"
+                )
+        return lines
+
 
 @dataclass(frozen=True)
 class SetOptions:
@@ -60,8 +96,8 @@ class SetOptions:
         official: folder in the official layout, in place of these.
         train_list, validation_list, test_list: files with names; what no list names is trained on, and the validation images
             are drawn from what is.
-        validation_share: of them.
-        split_seed: of that draw, one for all runs.
+        validation_share: of them; None: 0.1.
+        split_seed: of that draw, one for all runs; None: 0.
         tests, test_masks, ood: further test sets and out-of-distribution sets, "NAME=FOLDER" each.
         mask_suffix: ending of the stems of masks.
         classes: 1 of binary masks.
@@ -75,8 +111,8 @@ class SetOptions:
     train_list: str | None = None
     validation_list: str | None = None
     test_list: str | None = None
-    validation_share: float = 0.1
-    split_seed: int = 0
+    validation_share: float | None = None
+    split_seed: int | None = None
     tests: tuple[str, ...] = ()
     test_masks: tuple[str, ...] = ()
     ood: tuple[str, ...] = ()
@@ -121,7 +157,10 @@ def find_sets(options: SetOptions) -> Sets:
         taken = {name for images in listed.values() for name in images.names}
         training = everything.select([name for name in everything.names if name not in taken], "what no list names")
     if "validation" not in listed:
-        training, listed["validation"] = split(training, options.validation_share, options.split_seed)
+        share, seed = options.validation_share, options.split_seed
+        training, listed["validation"] = split(training, SHARE if share is None else share, seed or 0)
+    elif options.validation_share is not None or options.split_seed is not None:
+        raise OptionError("--val-list names the validation images: --val-share and --split-seed draw none")
     own = [listed["test"]] if "test" in listed else []
     return Sets(training, listed["validation"], (*own, *further), tuple(outside))
 
@@ -148,7 +187,9 @@ def _refuse_beside_official(options: SetOptions) -> None:
     given = {
         "--images": options.images, "--masks": options.masks, "--train-list": options.train_list,
         "--val-list": options.validation_list, "--test-list": options.test_list,
-        "--num-classes": options.classes > 1 or None, "--gt-threshold": coding.get("gt_threshold"),
+        "--mask-suffix": options.mask_suffix or None, "--val-share": options.validation_share,
+        "--split-seed": options.split_seed, "--num-classes": options.classes > 1 or None,
+        "--gt-threshold": coding.get("gt_threshold"),
         "--void-value": coding.get("void_values") or None, "--ignore-index": coding.get("ignore_index") or None,
         "--reduce-zero-label": coding.get("reduce_zero_label") or None, "--label-map": coding.get("label_map"),
     }  # fmt: skip

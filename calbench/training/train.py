@@ -4,7 +4,7 @@
     torchrun --nproc-per-node 4 -m calbench train-aslp --method aslp-mc --images data/image --masks data/gt -o runs
 
 A run is a folder: `last.pt` and `best.pt`, `metrics.csv` with a row an epoch, and, where α adapts, `alphas.csv` with a row an
-image. Nothing in it depends on how many processes made it, beyond the rounding of sums.
+image. How many processes made it changes the rounding of sums, and what is of a batch as a whole: see docs/training.md.
 """
 
 from __future__ import annotations
@@ -41,14 +41,12 @@ class Trained:
         folder: with its files.
         history: a row an epoch, see `run.HISTORY`.
         network: with the weights of the last epoch.
-        skipped: images that could not be read, and why.
     """
 
     config: TrainingConfig
     folder: Path
     history: tuple[dict[str, float], ...]
     network: nn.Module
-    skipped: tuple[str, ...] = ()
 
 
 def train(
@@ -88,7 +86,7 @@ def train(
         raise InputError(f"{folder} already holds a run; continue it with --resume, replace it with --force")
     seeded = torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else [])
     with seeded, _benchmarked(world.device), _stop_requests() as stop:
-        run = Run.started(config, images, validation, folder, world, announce)
+        run = Run.started(config, images, validation, folder, world, announce, resuming=last.exists())
         if last.exists():
             run.restore(load_checkpoint(last))
         order = Order(len(images), config.batch, config.accumulate, config.seed, world.rank, world.size)
@@ -117,8 +115,7 @@ def train(
             log.close()
         if stop.requested:  # during the last validation: the run is complete, what comes after it is not wanted
             raise KeyboardInterrupt
-    skipped = tuple(sorted(f"{name}: {message}" for name, message in run.damaged.items()))
-    return Trained(config, folder, tuple(run.history), run.network, skipped)
+    return Trained(config, folder, tuple(run.history), run.network)
 
 
 def _steps(loader: DataLoader[Any], order: Order, config: TrainingConfig) -> Iterator[tuple[int, list[Batch]]]:
