@@ -761,7 +761,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_good_state(to
         train(given, *toy, tmp_path)
     assert str(caught.value) == (
         f"the loss is nan in epoch 2 at step 1; {tmp_path / 'last.pt'} holds the last good state; "
-        "lower the learning rate (--lr 0.0002)"
+        "start again with a lower learning rate: --lr 0.0002 and --force, or another -o"
     )
     held = load_checkpoint(tmp_path / "last.pt")
     assert (held.state["epoch"], len(held.state["history"])) == (2, 1)

@@ -68,6 +68,19 @@ class Plain(nn.Module):
         return self.body(images) * (float("nan") if self.steps == int(os.environ.get("NAN_AT", -1)) else 1)
 
 
+class Named(Plain):
+    def forward(self, images):
+        return {"out": self.body(images)}
+
+
+def of_one_class_more(classes):
+    return Plain(classes + 1)
+
+
+def frozen(classes):
+    return Plain(classes).requires_grad_(False)
+
+
 def note_replaced(event, arguments):
     if event == "os.rename":
         with open(os.environ["REPLACED"] + os.environ["RANK"], "a") as file:
@@ -287,7 +300,10 @@ def test_one_run_without_test_set_is_plain_training(data: Path, tmp_path: Path, 
     as_json = calbench(*words, "-o", tmp_path / "b", "--json", "-q")
     assert json.loads(as_json.stdout) == {"output": str(tmp_path / "b"), "page": None, "seeds": []}
     assert as_json.stderr == ""
-    assert [path.name for path in (tmp_path / "b").iterdir()] == ["runs"]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["report", "runs"]
+    assert sorted(path.name for path in (tmp_path / "b/report").rglob("*.svg")) == [
+        "training_alphas.svg", "training_curves.svg",
+    ]  # fmt: skip
 
     toml = tmp_path / "train.toml"
     shown = [str(word) for word in words[1:]]
@@ -301,6 +317,38 @@ def test_one_run_without_test_set_is_plain_training(data: Path, tmp_path: Path, 
     assert result.exit_code == 0, result.output
     for other in "bc":
         assert_same_run(tmp_path / "a/runs/aslp-mc/seed-3", tmp_path / other / "runs/aslp-mc/seed-3")
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("Named", "the network returned a dict for images (4, 3, 32, 32); expected logits, one tensor (4, 1, 32, 32)"),
+        (
+            "of_one_class_more",
+            "the network returned a tensor (4, 2, 32, 32) for images (4, 3, 32, 32); expected logits",
+        ),
+        ("frozen", "model 'own_networks:frozen' has no weights to train"),
+    ],
+)
+def test_networks_that_return_something_else_are_refused(
+    network: str, message: str, data: Path, tmp_path: Path, calbench: Command
+) -> None:
+    result = calbench(*toy(data, "--method", "bce", "--model", f"own_networks:{network}", "-o", tmp_path / "out"))
+    assert (result.exit_code, isinstance(result.exception, SystemExit)) == (2, True)
+    assert message in result.stderr
+
+
+def test_runs_are_held_against_the_options_before_the_first_step(data: Path, tmp_path: Path, calbench: Command) -> None:
+    words = toy(data, *PLAIN, "-o", tmp_path, "-q")
+    assert calbench(*words, "--methods", "bce,ls").exit_code == 0
+    refused = calbench(*words, "--methods", "l1,ls", "--set", "ls.alpha=0.2", "--resume")
+    assert refused.exit_code == 1
+    assert "cannot resume" in refused.stderr
+    assert "options: {} -> {'alpha': 0.2}" in refused.stderr
+    assert not (tmp_path / "runs/l1").exists()
+    named = calbench(*[word for word in words if word != "-q"], "--methods", "ls", "--resume")
+    assert named.exit_code == 0
+    assert f"1 run of earlier commands, not named now, left out:\n  {tmp_path}/runs/bce/seed-0" in named.stderr
 
 
 def test_force_replaces_a_comparison_and_nothing_else(data: Path, tmp_path: Path, calbench: Command) -> None:
@@ -331,7 +379,7 @@ def test_a_folder_of_something_else_is_refused(part: str, data: Path, tmp_path: 
     for options in ((), ("--force",), ("--resume",)):
         result = calbench(*toy(data, *PLAIN, "-o", tmp_path, *options))
         assert result.exit_code == 1
-        assert f"{tmp_path} already holds {part}/; which calbench train-aslp did not write" in result.stderr
+        assert f"{tmp_path} already holds {part}/, which train-aslp did not write; choose another -o" in result.stderr
         assert set(files(tmp_path)) == {f"{part}/x/mine.txt"}
 
 
@@ -470,6 +518,9 @@ def test_the_official_layout_under_the_official_profile(official: Path, tmp_path
     ]
     assert differences(*keyed) == []
     assert ("aslp-mc-s0", "aslp_ece", "pixels") in keyed[0]
+    summary = values(json.loads((out / "results" / "summary.json").read_text()))
+    outside = {row["metric"] for row in summary if row["dataset"] == "DTD_Texture_500"}
+    assert {"ood_ece", "ood_oe", "ood_entropy"} <= outside, "the profile itself has no metric of these sets"
 
 
 # --- signals, processes, disks ------------------------------------------------------------------------------------------
@@ -538,7 +589,8 @@ def test_two_processes_train_as_one_does(data: Path, tmp_path: Path, calbench: C
     assert len(set(alphas_of(runs["one"]))) > 5
     assert weights_apart(runs["one"], runs["two"]) < 1e-5
     replaced = [Path(line) for line in (tmp_path / "replaced-0").read_text().splitlines()]
-    assert {path.name for path in replaced} == {"last.pt", "best.pt", "metrics.csv", "alphas.csv"}
+    kept = {path.name for path in replaced if "runs" in path.parts}
+    assert kept == {"last.pt", "best.pt", "metrics.csv", "alphas.csv"}
     assert not (tmp_path / "replaced-1").exists(), "the second process wrote something"
 
     _, said = stopped.communicate(timeout=120)
@@ -595,7 +647,7 @@ def test_a_loss_that_is_no_number_says_what_is_left(
     result = calbench(*toy(data, *PLAIN, "--method", "bce", "-o", tmp_path))
     last = tmp_path / "runs/bce/seed-0/last.pt"
     assert result.exit_code == 1
-    assert f"calbench: the loss is nan in epoch 2 at step 1; {last} holds the last good state; lower" in result.stderr
+    assert f"calbench: the loss is nan in epoch 2 at step 1; {last} holds the last good state; start" in result.stderr
     held = load_checkpoint(last)
     assert all(bool(value.isfinite().all()) for value in held.model.values())
     assert held.state["epoch"] == 2
@@ -611,7 +663,9 @@ BAD = [
     (("--val-list", "{tmp}/other.txt"), 1, "1 of 2 names in {tmp}/other.txt not found in toy, which has 14 pictures"),
     (("--test-list", "{data}/val.txt"), 1, "3 pictures would be validated with and tested with, in toy, which flatters"),
     (("--train-list", "{data}/val.txt"), 1, "3 pictures would be trained on and validated with, which flatters"),
-    (("--ood", "x={data}/toy/image"), 1, "11 pictures would be trained on and tested with, in x"),
+    (("--test", "x={data}/toy/image", "--test-masks", "x={data}/toy/gt"), 1,
+     "11 pictures would be trained on and tested with, in x"),
+    (("--ood", "x={data}/textures"), 2, "--ood names 'x', but no test set is named"),
     (("--ood", "textures"), 2, "--ood 'textures' is not NAME=FOLDER"),
     (("--test", "t={data}/toy/image"), 2, "the test set 't' needs both --test t=IMAGES and --test-masks t=MASKS"),
     (("--official", "{data}"), 2, "--official says which images are for what, and how masks are read: it does not go with"),
@@ -620,7 +674,7 @@ BAD = [
     (("--methods", ","), 2, "name at least one method and one seed"),
     (("--set", "focal.gamma=2"), 2, "--set names 'focal', which is not trained; --methods are bce"),
     (("--method", "focal", "--set", "focal.gama=2"), 2, "there is no parameter of 'focal' 'gama'; did you mean 'gamma'?"),
-    (("--method", "focal", "--set", "focal.gamma=much"), 2, "a parameter of 'focal' is of the wrong type"),
+    (("--method", "focal", "--set", "focal.gamma=much"), 2, "parameter gamma of 'focal' is 'much'; expected a finite number"),
     (("--set", "gamma=2"), 2, "--set 'gamma=2' is not NAME.KEY=VALUE"),
     (("--set", "model.depth=3"), 2, "model 'small': got an unexpected keyword argument 'depth'"),
     (("--seeds", "one"), 2, "--seeds is 'one'; expected whole numbers between commas"),

@@ -137,7 +137,7 @@ def write_report(
     if training is not None:
         record |= {"seeds": list(SEED_FILES)}
     write_text(output / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    figures = _drawn(plots, output / "plots", options.formats, jobs, progress=progress)
+    figures = draw_plots(plots, output / "plots", options.formats, jobs, progress=progress)
     _write_tables(output, results, parts, tables, options)
     if training is not None:
         _write_seeds(output, results, training, seeds)
@@ -216,8 +216,8 @@ def _training(parts: Mapping[str, Results], results: Results) -> tuple[TrainingR
     return None, []
 
 
-def _drawn(
-    plots: Sequence[Plot], folder: Path, formats: tuple[Format, ...], jobs: int | None, *, progress: bool
+def draw_plots(
+    plots: Sequence[Plot], folder: Path, formats: tuple[Format, ...], jobs: int | None = None, *, progress: bool = False
 ) -> list[tuple[Plot, str]]:
     """Every plot with its SVG text, each written in every format, drawn side by side in worker processes."""
     folder.mkdir(parents=True, exist_ok=True)

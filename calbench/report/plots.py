@@ -97,10 +97,11 @@ def plots_of(results: Results, record: TrainingRecord | None = None) -> list[Plo
         for dataset in dict.fromkeys(key.dataset for key in whole)
         for plot in maker.of_dataset(dataset, [key for key in whole if key.dataset == dataset])
     ]
-    return plots if record is None else [*plots, *_of_training(record)]
+    return plots if record is None else [*plots, *training_plots(record)]
 
 
-def _of_training(record: TrainingRecord) -> Iterator[Plot]:
+def training_plots(record: TrainingRecord) -> Iterator[Plot]:
+    """How training went: learning curves, and the α of the images where it adapts."""
     styles = looks(record.methods)
     curves = {_TRAINED[name]: bands for name, bands in learning_curves(record, _TRAINED).items() if bands}
     if curves:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from calbench.training.config import TrainingConfig
 
 GPU_WORKERS = 4
+OOD_METRICS = ("ood_entropy", "ood_ece", "ood_oe")
+"""What is measured of out-of-distribution sets whatever the profile."""
 MODEL = "model"
 """What `--set model.KEY=VALUE` sets is for the network."""
 
@@ -96,8 +98,8 @@ MODEL = "model"
         click.option("--tensorboard", is_flag=True, help="Write events for TensorBoard, too."),
         click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="OUT",
                      help="Folder for runs/, predictions/, results/ and report/."),
-        click.option("--resume", is_flag=True, help="Continue what was interrupted in OUT, and add what is new."),
-        click.option("--force", is_flag=True, help="Replace what an earlier comparison left in OUT."),
+        click.option("--resume", is_flag=True, help="Continue what was interrupted in OUT; the report is of the runs named."),
+        click.option("--force", is_flag=True, help="Remove the folders of an earlier comparison in OUT with all they hold."),
         *INTERVALS[:2],
         click.option("--group-by", metavar="REGEX", help="Keep test images whose names match alike together."),
         JSON,
@@ -121,7 +123,10 @@ def train_aslp(output: Path, resume: bool, force: bool, as_json: bool, quiet: bo
       calbench train-aslp --official Dataset --model aslp-resnet50 --weights imagenet --profile aslp -o aslp
       torchrun --nproc-per-node 4 -m calbench train-aslp --official Dataset --model aslp-resnet50 -o ddp
     """
+    from calbench.errors import plural
     from calbench.evaluate import Settings
+    from calbench.io.coding import MaskCoding
+    from calbench.profiles import PROFILES
     from calbench.report.seeds import seed_tables
     from calbench.report.tables import console
     from calbench.results import jsonable
@@ -146,14 +151,24 @@ def train_aslp(output: Path, resume: bool, force: bool, as_json: bool, quiet: bo
             mask_suffix=given["mask_suffix"], classes=classes, raw=official, coding=values,
         )
     )  # fmt: skip
-    settings = Settings(**{name: given[name] for name in ("profile", "ci", "n_boot", "group_by")})
+    common = {name: given[name] for name in ("profile", "ci", "n_boot", "group_by")}
+    of_profile = PROFILES[given["profile"]].metrics
+    lacking = tuple(name for name in OOD_METRICS if sets.ood and name not in of_profile)
+    settings = Settings(metrics=(*of_profile, *lacking) if lacking else None, **common)
     comparison = Comparison(configs, sets, values, settings, given["use"], given["format"])
     say = announcer(quiet)
+    coding = sets.training.coding
     for line in sets.copies() if in_first_process() else ():
         say(line)
     tests = (f", {len(images):,} of {images.name}" for images in (*sets.tests, *sets.ood))
     if in_first_process():
-        say(f"{len(sets.training):,} images to train on, {len(sets.validation):,} to validate with{''.join(tests)}")
+        coded = f"; masks {coding.kind} (foreground > {coding.threshold})" if isinstance(coding, MaskCoding) else ""
+        if official:
+            coded = "; masks as grey values / 255"
+        say(
+            f"{plural(len(sets.training), 'image')} to train on, {len(sets.validation):,} to validate with"
+            f"{''.join(tests)}{coded}"
+        )
     how = How(
         device=given["device"], workers=GPU_WORKERS * _on_gpu(given) if given["workers"] is None else given["workers"],
         jobs=given["jobs"], resume=resume, force=force, tensorboard=given["tensorboard"], progress=not quiet, announce=say,

@@ -17,21 +17,24 @@ import torch
 from joblib import cpu_count
 
 from calbench.collect import collect_folders
-from calbench.errors import InputError, OptionError
+from calbench.errors import InputError, OptionError, listing, plural
 from calbench.evaluate import Settings
 from calbench.io.arrays import extension
 from calbench.io.files import digest, write_text
 from calbench.parallel import check_jobs, parallel_map
 from calbench.plan import CollectOptions
 from calbench.progress import progress_bar
-from calbench.report.build import ReportOptions, write_report
+from calbench.report.build import ReportOptions, draw_plots, write_report
+from calbench.report.plots import training_plots
+from calbench.report.style import FORMATS
 from calbench.results import Results
-from calbench.seeds import TRAINING, TrainingRecord, read_training
+from calbench.seeds import TRAINING, TrainingRecord, TrainingRun
+from calbench.training.checkpoint import load_checkpoint
 from calbench.training.config import TrainingConfig
 from calbench.training.data import ImageSet
 from calbench.training.distributed import World, joined
 from calbench.training.predict import PredictOptions, predict_folder
-from calbench.training.run import ALPHAS, BEST_FILE, LAST, METRICS
+from calbench.training.run import ALPHAS, BEST_FILE, LAST, METRICS, identity, refuse_other_run
 from calbench.training.sets import Sets
 from calbench.training.train import train
 
@@ -142,6 +145,11 @@ def train_and_compare(comparison: Comparison, output: Path, how: How) -> Compare
         CalbenchError: see `train`, `predict_folder` and `collect_folders`.
     """
     check_jobs(how.jobs)
+    with _terminated_as_interrupted():
+        return _compared(comparison, output, how)
+
+
+def _compared(comparison: Comparison, output: Path, how: How) -> Compared | None:
     with joined(how.device) as world:
         if world.size > 1 and how.jobs > 1:
             raise OptionError("--jobs trains several runs side by side, torchrun one in several processes: choose one")
@@ -154,20 +162,29 @@ def train_and_compare(comparison: Comparison, output: Path, how: How) -> Compare
     if not world.is_main:
         return None
     sets = comparison.sets
+    named = {_folder(output, config) for config in comparison.configs}
+    others = sorted(path.parent for path in output.glob(f"{RUNS}/*/seed-*/{LAST}") if path.parent not in named)
+    if others:
+        how.announce(
+            f"{plural(len(others), 'run')} of earlier commands, not named now, left out:\n{listing(map(str, others))}"
+        )
     if not sets.tests:
-        how.announce("no test set: --test-list or --test names one; validation numbers are in metrics.csv of each run")
+        drawn = draw_plots(list(training_plots(_record(comparison, output))), output / REPORT / "plots", FORMATS)
+        how.announce(
+            "no test set: --test-list or --test names one; validation numbers are in metrics.csv of each run, "
+            f"{' and '.join(plot.title.lower() for plot, _ in drawn)} in {output / REPORT / 'plots'}"
+        )
         return Compared(output, None, None, None)
     for images in (*sets.tests, *sets.ood):
         _link(images, output / TEST_SETS / images.name)
     incomplete = _predict_all(comparison, output, how, world)
     results = _evaluated(comparison, output, how, incomplete=incomplete)
-    record = read_training(output / RESULTS)
     shown = f"{output / TEST_SETS}/{{dataset}}/image"
     page = write_report(
         output / RESULTS, output / REPORT, ReportOptions(title="In-training calibration", images=shown),
         command=how.command, progress=how.progress, announce=how.announce,
     )[-1]  # fmt: skip
-    return Compared(output, results, record, page)
+    return Compared(output, results, _record(comparison, output), page)
 
 
 def _train_all(comparison: Comparison, output: Path, how: How, world: World) -> None:
@@ -176,22 +193,30 @@ def _train_all(comparison: Comparison, output: Path, how: How, world: World) -> 
         _Task(config, comparison.sets, folders[run_name(config)], replace(how, announce=_silent, progress=False))
         for config in comparison.configs
     ]
+    data = identity(comparison.sets.training, comparison.sets.validation)
+    for task in tasks:  # all of them, before the first step of any
+        if (task.folder / LAST).exists():
+            refuse_other_run(load_checkpoint(task.folder / LAST), task.config, data, task.folder)
     if how.jobs == 1:
         for number, task in enumerate(tasks, 1):
             if world.is_main and len(tasks) > 1:
                 how.announce(f"run {number} of {len(tasks)}: {run_name(task.config)}")
             _trained(replace(task, how=how), world)
         return
-    with _terminated_as_interrupted(), progress_bar("runs", len(tasks), enabled=how.progress) as advance:
-        for name, last, lines in parallel_map(_TrainAlone(max(1, cpu_count() // how.jobs)), tasks, how.jobs):
-            for line in lines:
-                how.announce(f"{name}: {line}")
-            advance(f"{name}: accuracy {last['validation_accuracy']:.4f}, ECE {last['validation_ece']:.4f}")
+    try:
+        with progress_bar("runs", len(tasks), enabled=how.progress) as advance:
+            for name, last, lines in parallel_map(_TrainAlone(max(1, cpu_count() // how.jobs)), tasks, how.jobs):
+                for line in lines:
+                    how.announce(f"{name}: {line}")
+                advance(f"{name}: accuracy {last['validation_accuracy']:.4f}, ECE {last['validation_ece']:.4f}")
+    except KeyboardInterrupt:
+        how.announce(f"{output / RUNS} holds each run up to its last epoch; continue with --resume")
+        raise
 
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """End processes that train side by side on SIGTERM, too, as they would go on alone."""
+    """End in order on SIGTERM, too; processes that train side by side would go on alone."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -304,13 +329,11 @@ def _evaluated(comparison: Comparison, output: Path, how: How, *, incomplete: bo
         results.values(advance)
     runs = [
         {
-            "name": run_name(config),
-            "method": config.method,
-            "seed": config.seed,
-            "metrics": _relative(_folder(output, config) / METRICS, folder),
-            "alphas": _relative(alphas, folder) if (alphas := _folder(output, config) / ALPHAS).exists() else None,
+            **asdict(run),
+            "metrics": _relative(run.metrics, folder),
+            "alphas": None if run.alphas is None else _relative(run.alphas, folder),
         }
-        for config in comparison.configs
+        for run in _record(comparison, output).runs
     ]
     write_text(folder / TRAINING, json.dumps({"schema": SCHEMA, "runs": runs}, indent=2) + "\n")
     with progress_bar("diagrams", len(run.combinations), enabled=how.progress) as advance:
@@ -318,6 +341,23 @@ def _evaluated(comparison: Comparison, output: Path, how: How, *, incomplete: bo
     for path in folder.glob("partial-*.npz"):
         path.unlink()
     return results
+
+
+def _record(comparison: Comparison, output: Path) -> TrainingRecord:
+    """The runs of a comparison, and where their tables are."""
+    folders = [(config, _folder(output, config)) for config in comparison.configs]
+    return TrainingRecord(
+        tuple(
+            TrainingRun(
+                run_name(config),
+                config.method,
+                config.seed,
+                folder / METRICS,
+                folder / ALPHAS if (folder / ALPHAS).exists() else None,
+            )
+            for config, folder in folders
+        )
+    )
 
 
 def refuse_output(output: Path, *, resume: bool, force: bool) -> None:
@@ -332,10 +372,11 @@ def refuse_output(output: Path, *, resume: bool, force: bool) -> None:
     held = [name for name in PARTS if any(not path.is_dir() for path in output.glob(f"{name}/**/*"))]
     ours = any(output.glob(f"{RUNS}/*/seed-*/{LAST}"))
     if held and not (ours and (resume or force)):
-        remedy = (
-            "continue it with --resume, replace it with --force" if ours else "which calbench train-aslp did not write"
+        if not ours:
+            raise InputError(f"{output} already holds {held[0]}/, which train-aslp did not write; choose another -o")
+        raise InputError(
+            f"{output} already holds {held[0]}/; continue it with --resume, replace it with --force, or choose another -o"
         )
-        raise InputError(f"{output} already holds {held[0]}/; {remedy}, or choose another -o")
 
 
 def clear(output: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from calbench.errors import OptionError
 from calbench.training.config import Precision
 from calbench.training.data import Whole
 
@@ -16,6 +17,25 @@ from calbench.training.data import Whole
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """The context of a forward pass: bfloat16 where that is asked for, else as it is."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def checked_logits(logits: object, images: Tensor, classes: int) -> Tensor:
+    """What a network returned, if it is logits of these pictures.
+
+    Raises:
+        OptionError: another kind of thing, or another shape.
+
+    >>> tuple(checked_logits(torch.zeros(2, 1, 4, 6), torch.zeros(2, 3, 4, 6), 1).shape)
+    (2, 1, 4, 6)
+    """
+    expected = (len(images), classes, *images.shape[-2:])
+    found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if not isinstance(logits, Tensor) or logits.shape != expected:
+        raise OptionError(
+            f"the network returned {found} for images {tuple(images.shape)}; expected logits, one tensor {expected}; wrap the "
+            "network in a module that returns them"
+        )
+    return logits
 
 
 def logits_of(

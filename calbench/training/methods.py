@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import Parameter, signature
@@ -81,6 +82,7 @@ class Method:
         for name in options:
             if name not in self.parameters:
                 raise UnknownName(f"parameter of {self.name!r}", name, self.parameters or ["none"])
+            _check_type(self.name, name, options[name], self.parameters[name])
         values = {**self.parameters, **options}
         own = {name: values.pop(name) for name, _ in self.own}
         kind = LOSSES[self.loss]
@@ -134,6 +136,18 @@ def _adaptive(name: str, loss: Loss, perturbation: LabelPerturbation, own: Mappi
             f"lambda = {1 / (rule.eta * rule.b):g} makes it 1"
         )
     return Recipe(loss, perturbation, rule, reference, notes=tuple(notes))
+
+
+def _check_type(method: str, name: str, value: Any, default: Any) -> None:
+    """Raises OptionError for a value that is not of the kind of its default; None stands for a number."""
+    if isinstance(default, str):
+        return  # names are looked up where they are used
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if value is None and default is None:
+        return
+    if not number or (isinstance(default, int) and not float(value).is_integer()):
+        kind = "a whole number" if isinstance(default, int) else "a finite number"
+        raise OptionError(f"parameter {name} of {method!r} is {value!r}; expected {kind}")
 
 
 def _is_accuracy(value: Any) -> bool:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,14 +28,14 @@ from calbench.training.data import Batch, Damaged, ImageSet
 from calbench.training.distributed import World
 from calbench.training.draws import generator, key
 from calbench.training.images_table import ImageTable
-from calbench.training.inference import autocast
+from calbench.training.inference import autocast, checked_logits
 from calbench.training.methods import BEST, Recipe, method_named
 from calbench.training.models import build_model
 from calbench.training.validation import Validation, validate
 
 LAST, BEST_FILE, METRICS, ALPHAS = "last.pt", "best.pt", "metrics.csv", "alphas.csv"
-LAYOUT = "channels_last"
-"""The one field of a configuration that a resumed run may change: it moves numbers about in memory, and rounds sums only."""
+MAY_CHANGE = {"channels_last", "skip_damaged"}
+"""What a resumed run may change of a configuration: how numbers lie in memory, and what ends a run."""
 SAVE_SECONDS = 600.0
 """An interrupted run loses no more than this."""
 GPU_STEPS = 20
@@ -117,10 +117,12 @@ class Run:
         forward = exchange or network
         if config.compile:
             forward = torch.compile(forward)  # type: ignore[assignment]
+        if not any(weight.requires_grad for weight in network.parameters()):
+            raise OptionError(f"model {config.model!r} has no weights to train; expected some that require a gradient")
         optimizer = torch.optim.Adam(network.parameters(), config.lr, fused=world.device.type == "cuda")
         alpha = 0.0 if recipe.perturbation is None or recipe.rule else recipe.perturbation.alpha
         table = ImageTable.empty(images.names, world.device, alpha)
-        data = {"training": images.digest, "validation": validation.digest}
+        data = identity(images, validation)
         reference = None if resuming else _reference(recipe, config, validation, world)
         sums = torch.zeros(4, dtype=torch.float64, device=world.device)
         return cls(
@@ -171,7 +173,7 @@ class Run:
         torch.manual_seed(key(*drawn, "network"))  # dropout, where a network has it
         with autocast(self.world.device, self.config.precision):
             logits = self.forward(images)
-        logits = logits.float()
+        logits = checked_logits(logits, images, self.config.classes).float()
         loss: Tensor = recipe.loss(logits, labels, valid, generator=generator(*drawn, "pixels"))
         if recipe.mixup is None:
             self._visit(part, alpha, logits.detach())
@@ -307,18 +309,7 @@ class Run:
         Raises:
             InputError: it is of another configuration, or of other images.
         """
-        earlier, wanted = held.config.as_dict(), self.config.as_dict()
-        changed = [
-            f"{name}: {earlier[name]} -> {wanted[name]}"
-            for name in wanted
-            if name != LAYOUT and earlier[name] != wanted[name]
-        ]
-        changed += [f"{name} images have changed" for name in self.data if self.data[name] != held.data.get(name)]
-        if changed:
-            raise InputError(
-                f"cannot resume {self.folder}: {plural(len(changed), 'difference')}:\n{listing(changed)}\nrepeat the earlier "
-                "options, choose another -o, or start afresh with --force"
-            )
+        refuse_other_run(held, self.config, self.data, self.folder)
         state = held.state
         self.network.load_state_dict(held.model)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -362,8 +353,33 @@ class Run:
     def _diverged(self, what: str) -> str:
         last = self.folder / LAST
         kept = f"{last} holds the last good state" if last.exists() else "no checkpoint had been written yet"
-        remedy = f"lower the learning rate (--lr {self.config.lr / 10:g})"
+        remedy = f"start again with a lower learning rate: --lr {self.config.lr / 10:g} and --force, or another -o"
         return f"{what} in epoch {self.epoch} at step {self.step}; {kept}; {remedy}"
+
+
+def refuse_other_run(held: Checkpoint, config: TrainingConfig, data: Mapping[str, Any], folder: Path) -> None:
+    """Hold a checkpoint against what is to be resumed.
+
+    Raises:
+        InputError: it is of another configuration, or of other images.
+    """
+    earlier, wanted = held.config.as_dict(), config.as_dict()
+    changed = [
+        f"{name}: {earlier[name]} -> {wanted[name]}"
+        for name in wanted
+        if name not in MAY_CHANGE and earlier[name] != wanted[name]
+    ]
+    changed += [f"{name} images have changed" for name in data if data[name] != held.data.get(name)]
+    if changed:
+        raise InputError(
+            f"cannot resume {folder}: {plural(len(changed), 'difference')}:\n{listing(changed)}\nrepeat the earlier options, "
+            "choose another -o, or start afresh with --force"
+        )
+
+
+def identity(images: ImageSet, validation: ImageSet) -> dict[str, str]:
+    """What tells the images of a run from others."""
+    return {"training": images.digest, "validation": validation.digest}
 
 
 def _n_valid(part: Batch) -> int:

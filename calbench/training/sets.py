@@ -28,7 +28,7 @@ class Sets:
         ood: out-of-distribution sets: pictures with nothing to find, without masks.
     Raises:
         InputError: pictures that are trained on, and validated or tested with.
-        OptionError: two sets of one name.
+        OptionError: two sets of one name, or an out-of-distribution set without a test set.
     """
 
     training: ImageSet
@@ -37,6 +37,11 @@ class Sets:
     ood: tuple[ImageSet, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.ood and not self.tests:
+            raise OptionError(
+                f"--ood names {self.ood[0].name!r}, but no test set is named, beside which it is measured: say "
+                "--test-list or --test"
+            )
         names = [images.name for images in (*self.tests, *self.ood)]
         for name in names:
             if names.count(name) > 1:
