@@ -188,9 +188,8 @@ def _compared(comparison: Comparison, output: Path, how: How) -> Compared | None
 
 
 def _train_all(comparison: Comparison, output: Path, how: How, world: World) -> None:
-    folders = {run_name(config): _folder(output, config) for config in comparison.configs}
     tasks = [
-        _Task(config, comparison.sets, folders[run_name(config)], replace(how, announce=_silent, progress=False))
+        _Task(config, comparison.sets, _folder(output, config), replace(how, announce=_silent, progress=False))
         for config in comparison.configs
     ]
     data = identity(comparison.sets.training, comparison.sets.validation)
