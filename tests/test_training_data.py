@@ -666,3 +666,17 @@ def test_ecssd(real_data: Path) -> None:
     assert foreground == pytest.approx(0.25, abs=0.005)
     small = [item(images, (1, i), 64).target.mean().item() for i in range(len(images))]
     np.testing.assert_allclose(small, [each.target.mean() for each in wholes], atol=0.004)
+
+
+def test_labels_of_several_classes_are_not_taken_for_a_binary_mask(tmp_path: Path) -> None:
+    for folder in ("image", "gt"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (12, 10)).save(tmp_path / "image" / "a.png")
+    mask = np.zeros((10, 12), np.uint8)
+    mask[2:4], mask[4:6], mask[6:8] = 1, 3, 255
+    Image.fromarray(mask).save(tmp_path / "gt" / "a.png")
+    where = ("toy", tmp_path / "image", tmp_path / "gt")
+    with pytest.raises(RangeError, match=r"hold the values 0, 1, 3, 255, which look like labels .* say --num-classes"):
+        image_set(*where)
+    assert image_set(*where, classes=4, ignore_index=(255,)).coding.classes == 4
+    assert image_set(*where, gt_threshold=128).coding.threshold == 128

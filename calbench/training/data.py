@@ -34,6 +34,8 @@ MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TRAIN_LIST, VALIDATION_LIST = "DUTS-TR-Train.txt", "DUTS-TR-Validation.txt"
 OUTSIDE = ("dtd", "texture")
 """How names of out-of-distribution sets begin in the official layout, in lower case."""
+MOST_LABEL = 32
+"""Masks whose values go no higher, void aside, hold labels rather than grey levels."""
 
 
 @dataclass(frozen=True)
@@ -559,15 +561,24 @@ def _binary_coding(images: ImageSet, folder: Path, threshold: int | None, void_v
     undecided = MaskCoding("", DEFAULT_THRESHOLD, void_values)
     paths = [example.mask for example in images.examples if example.mask is not None]
     seen: list[tuple[Path, int, int, float, int]] = []
+    levels: set[int] = set()
     for path in paths:
         try:
             image, void = _read_binary(path, undecided)
         except (FormatError, InputError):
             continue  # reported by name when its turn comes
         counts = np.bincount((image.levels if void is None else image.levels[~void]).ravel(), minlength=256)
-        highest = int(counts.nonzero()[0].max(initial=0))
+        held = counts.nonzero()[0]
+        levels |= set(held.tolist())
+        highest = int(held.max(initial=0))
         between = int(counts.sum() - counts[[0, 1, 255]].sum())
         seen.append((path, image.bits, highest, float(counts[1] / image.levels.size), between))
+    labels = sorted(levels - {0, 1, 255})
+    if threshold is None and labels and labels[-1] <= MOST_LABEL:
+        raise RangeError(
+            f"the masks in {folder} hold the values {', '.join(map(str, sorted(levels)))}, which look like labels of several "
+            "classes; say --num-classes, and --ignore-index for what is void, or, if they are binary, --gt-threshold N"
+        )
     coding = infer_coding([path for path, *_ in seen] or paths, threshold=threshold, void_values=void_values)
     if seen:
         read, bits, highest_of, ones, between_of = zip(*seen, strict=True)
