@@ -326,6 +326,19 @@ def test_a_run_that_died_between_two_files_makes_all_of_them_again(
     assert_same_run(tmp_path, whole_run("aslp-mc"))
 
 
+def test_events_for_tensorboard_are_the_rows_of_the_history(toy: Sets, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(config(epochs=2), *toy, tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    told = {name for name, value in run.history[0].items() if not math.isnan(value)}
+    assert set(events.Tags()["scalars"]) == told
+    assert "alpha_mean" not in told
+    for name in told:
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in run.history]
+
+
 def test_a_resumed_run_needs_no_weights_to_start_from(toy: Sets, tmp_path: Path) -> None:
     train(config(epochs=1), *toy, tmp_path / "first")
     start = tmp_path / "start.pt"

@@ -97,12 +97,10 @@ class Method:
                 perturbation = LabelPerturbation(
                     own["kind"], beta=beta, alpha=own.get("alpha", 0.0), n_classes=classes, unbounded=official
                 )
-                return (
-                    _adaptive(self.name, loss, perturbation, own, official)
-                    if "eta" in own
-                    else Recipe(loss, perturbation)
-                )
-            if "mixup" in own and not 0 < own["mixup"] < float("inf"):
+                if "eta" in own:
+                    return _adaptive(self.name, loss, perturbation, own, official)
+                return Recipe(loss, perturbation)
+            if "mixup" in own and not own["mixup"] > 0:
                 raise OptionError(f"mixup is {own['mixup']}; expected a number above 0, alpha of a Beta distribution")
         except TypeError as error:
             raise OptionError(f"a parameter of {self.name!r} is of the wrong type: {error}") from error

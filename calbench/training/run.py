@@ -90,7 +90,7 @@ class Run:
         Args:
             resuming: whether a checkpoint is restored next, so that weights to start from and mei's reference are not needed.
         Raises:
-            OptionError: parts of one image, which mixup has nothing to mix with.
+            OptionError: a network without weights to train, or parts of one image, which mixup has nothing to mix with.
         """
         official = config.profile == "aslp"
         recipe = method_named(config.method).build(config.options, classes=config.classes, official=official)
@@ -99,6 +99,8 @@ class Run:
         network = build_model(
             config.model, seed=key(config.seed, "weights"), classes=config.classes, **config.model_options
         )
+        if not any(weight.requires_grad for weight in network.parameters()):
+            raise OptionError(f"model {config.model!r} has no weights to train; expected some that require a gradient")
         if recipe.mixup is not None and config.batch < 2 * config.accumulate * world.size:
             raise OptionError(
                 f"mixup mixes the images of a part, but --batch {config.batch} leaves some alone in {config.accumulate} "
@@ -117,8 +119,6 @@ class Run:
         forward = exchange or network
         if config.compile:
             forward = torch.compile(forward)  # type: ignore[assignment]
-        if not any(weight.requires_grad for weight in network.parameters()):
-            raise OptionError(f"model {config.model!r} has no weights to train; expected some that require a gradient")
         optimizer = torch.optim.Adam(network.parameters(), config.lr, fused=world.device.type == "cuda")
         alpha = 0.0 if recipe.perturbation is None or recipe.rule else recipe.perturbation.alpha
         table = ImageTable.empty(images.names, world.device, alpha)
@@ -184,9 +184,8 @@ class Run:
         """Take down how the images of a part fared against their own labels, and move their α."""
         pixels = Pixels.of(logits, part.target, part.valid)
         nll = pixels.mean_by_image(cross_entropy(pixels))
-        labels = (
-            pixels.target if pixels.target.ndim == 3 else pixels.target.max(1).indices
-        )  # argmax is ten times slower
+        # max: argmax over few channels is ten times slower on a CPU
+        labels = pixels.target if pixels.target.ndim == 3 else pixels.target.max(1).indices
         right = pixels.logits.max(1).indices == labels
         accuracy = pixels.mean_by_image(right.to(nll.dtype))
         rule, perturbation = self.recipe.rule, self.recipe.perturbation

@@ -9,6 +9,7 @@ image. How many processes made it changes the rounding of sums, and what is of a
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -110,7 +111,8 @@ def train(
                 run.end(validate(run.network, validation, config, world, workers=workers))
                 if log is not None:
                     for name, value in run.history[-1].items():
-                        log.add_scalar(name, value, epoch)
+                        if not math.isnan(value):
+                            log.add_scalar(name, value, epoch)
         if log is not None:
             log.close()
         if stop.requested:  # during the last validation: the run is complete, what comes after it is not wanted
