@@ -46,9 +46,10 @@ from calbench.errors import plural
 from calbench.losses import LabelPerturbation
 from calbench.training.commands import GPU_WORKERS
 from calbench.training.config import TrainingConfig
-from calbench.training.data import Batch, ImageSet, TrainingItems, collate, image_set
+from calbench.training.data import Batch, TrainingItems, collate
 from calbench.training.distributed import World, device_named
 from calbench.training.draws import generator, key
+from calbench.training.image_sets import ImageSet, image_set
 from calbench.training.models import build_model
 from calbench.training.order import Order
 from calbench.training.run import Run

@@ -22,8 +22,8 @@ import torch
 from test_train import Sets, alphas_of, config, halves, signal_at, write_set
 
 from calbench.training.checkpoint import load_checkpoint, trained_network
-from calbench.training.data import image_set
 from calbench.training.distributed import ALONE, World
+from calbench.training.image_sets import image_set
 from calbench.training.predict import PredictOptions, predict_folder
 from calbench.training.train import Trained, train
 from calbench.training.validation import validate

@@ -21,7 +21,7 @@ from calbench.errors import CalbenchError, FormatError, InputError, OptionError,
 from calbench.io.maps import Rounding
 from calbench.training.checkpoint import Checkpoint, save_checkpoint
 from calbench.training.config import TrainingConfig
-from calbench.training.data import image_set
+from calbench.training.image_sets import image_set
 from calbench.training.models import AslpResNet50, build_model
 from calbench.training.predict import PREDICTED, Predicted, PredictOptions, predict_folder, predict_set
 

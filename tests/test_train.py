@@ -25,9 +25,9 @@ from calbench.errors import DivergedError, FormatError, InputError, OptionError
 from calbench.training import run as run_module
 from calbench.training.checkpoint import Checkpoint, load_checkpoint, trained_network
 from calbench.training.config import TrainingConfig
-from calbench.training.data import ImageSet, image_set
 from calbench.training.distributed import World
 from calbench.training.draws import key
+from calbench.training.image_sets import ImageSet, image_set
 from calbench.training.models import build_model
 from calbench.training.run import Run
 from calbench.training.train import Trained, train

@@ -38,8 +38,8 @@ from calbench.io.files import digest
 from calbench.results import Results
 from calbench.training import experiment
 from calbench.training.checkpoint import load_checkpoint, trained_network
-from calbench.training.data import image_set
 from calbench.training.draws import rng
+from calbench.training.image_sets import image_set
 from calbench.training.run import Run
 
 Command = Callable[..., Result]

@@ -16,23 +16,9 @@ from calbench.errors import FormatError, InputError, OptionError, PairingError, 
 from calbench.io.labels import LabelCoding
 from calbench.io.pictures import open_picture, read_picture
 from calbench.training.augment import augmented, crop_box, resized
-from calbench.training.data import (
-    Batch,
-    Damaged,
-    Example,
-    ImageSet,
-    Item,
-    TrainingItems,
-    Whole,
-    WholeItems,
-    collate,
-    image_set,
-    official_sets,
-    read_names,
-    split,
-    void_batch,
-)
+from calbench.training.data import Batch, Damaged, Item, TrainingItems, Whole, WholeItems, collate, void_batch
 from calbench.training.draws import key, rng
+from calbench.training.image_sets import Example, ImageSet, image_set, official_sets, read_names, split
 
 H, W = 40, 56
 NAMES = ("Ärmel", "b", "c", "d", "猫")

@@ -31,8 +31,8 @@ from calbench.results import Results
 from calbench.seeds import TRAINING, TrainingRecord, TrainingRun
 from calbench.training.checkpoint import load_checkpoint
 from calbench.training.config import TrainingConfig
-from calbench.training.data import ImageSet
 from calbench.training.distributed import World, joined
+from calbench.training.image_sets import ImageSet
 from calbench.training.predict import PredictOptions, predict_folder
 from calbench.training.run import ALPHAS, BEST_FILE, LAST, METRICS, identity, refuse_other_run
 from calbench.training.sets import Sets

@@ -22,8 +22,9 @@ from calbench.progress import progress_bar
 from calbench.statistics.rows import Array
 from calbench.training.checkpoint import load_checkpoint, trained_network
 from calbench.training.config import CHOICES, RECIPES, Precision
-from calbench.training.data import Damaged, ImageSet, WholeItems, image_set, leave_interrupts, read_names
+from calbench.training.data import Damaged, WholeItems, leave_interrupts
 from calbench.training.distributed import device_named
+from calbench.training.image_sets import ImageSet, image_set, read_names
 from calbench.training.inference import logits_of
 from calbench.training.models import AslpResNet50, build_model, load_official
 from calbench.training.models.weights import read_weights

@@ -24,9 +24,10 @@ from calbench.losses.loss import Pixels
 from calbench.progress import Advance
 from calbench.training.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint, trained_network
 from calbench.training.config import TrainingConfig
-from calbench.training.data import Batch, Damaged, ImageSet
+from calbench.training.data import Batch, Damaged
 from calbench.training.distributed import World
 from calbench.training.draws import generator, key
+from calbench.training.image_sets import ImageSet
 from calbench.training.images_table import ImageTable
 from calbench.training.inference import autocast, checked_logits
 from calbench.training.methods import BEST, Recipe, method_named

@@ -12,7 +12,7 @@ from calbench.errors import InputError, OptionError, listing, plural
 from calbench.io.files import digest, read_bytes
 from calbench.io.labels import read_label_map
 from calbench.io.pairing import dataset_name
-from calbench.training.data import ImageSet, image_set, official_sets, read_names, split
+from calbench.training.image_sets import ImageSet, image_set, official_sets, read_names, split
 
 SHARE = 0.1
 """Of the images, that validate where nothing else is said."""

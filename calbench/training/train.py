@@ -26,8 +26,9 @@ from calbench.errors import InputError, OptionError
 from calbench.progress import progress_bar
 from calbench.training.checkpoint import load_checkpoint
 from calbench.training.config import TrainingConfig
-from calbench.training.data import Batch, ImageSet, TrainingItems, collate, leave_interrupts, void_batch
+from calbench.training.data import Batch, TrainingItems, collate, leave_interrupts, void_batch
 from calbench.training.distributed import ALONE, World
+from calbench.training.image_sets import ImageSet
 from calbench.training.order import Order
 from calbench.training.run import LAST, Run
 from calbench.training.validation import validate

@@ -15,8 +15,9 @@ from calbench.errors import FormatError, InputError, plural
 from calbench.statistics.reliability import FLOAT32_TOLERANCE, bin_index
 from calbench.statistics.rows import Array
 from calbench.training.config import TrainingConfig
-from calbench.training.data import Damaged, ImageSet, Whole, WholeItems, leave_interrupts
+from calbench.training.data import Damaged, Whole, WholeItems, leave_interrupts
 from calbench.training.distributed import ALONE, World
+from calbench.training.image_sets import ImageSet
 from calbench.training.inference import logits_of
 
 BINS = 15
